@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/dockbell/dockbell/k8s"
+	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/action"
+	"github.com/dockbell/dockbell/trigger/queue"
+	"github.com/dockbell/dockbell/trigger/server"
+	"github.com/dockbell/dockbell/trigger/store"
+)
+
+type serveOptions struct {
+	config        string
+	allowCommands bool
+	logFormat     string
+	logLevel      string
+	grace         time.Duration
+}
+
+func serveCommand() *cobra.Command {
+	var o serveOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Receive pushes and act on them",
+		Long: `Receive pushes and act on them until SIGTERM or SIGINT. What has been
+acknowledged to a sender is on disk; a start takes up what an earlier one left.`,
+		Example: `  dockbell serve --config dockbell.yaml
+  dockbell serve --config dockbell.yaml --allow-commands --log-format json`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd.ErrOrStderr(), o.logFormat, o.logLevel)
+			if err != nil {
+				return err
+			}
+			return serve(cmd.Context(), o, log)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "dockbell.yaml", "configuration `file`")
+	f.BoolVar(&o.allowCommands, "allow-commands", false, "let rules run commands on this machine")
+	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
+	f.StringVar(&o.logLevel, "log-level", "info", "least `level` to log: debug, info, warn or error")
+	f.DurationVar(&o.grace, "grace", 20*time.Second, "how long runs in the middle may take when stopping")
+	return cmd
+}
+
+func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, fmt.Errorf("--log-level %q: must be debug, info, warn or error", level)
+	}
+	options := &slog.HandlerOptions{Level: l}
+	switch format {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, options)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, options)), nil
+	}
+	return nil, fmt.Errorf("--log-format %q: must be text or json", format)
+}
+
+// serve wires the parts and runs them until ctx ends: first the intake stops,
+// then the queue finishes what it has in hand, then the store closes.
+func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
+	client := action.NewClient()
+	watches, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWatches()
+	var kinds map[string]trigger.Kind
+	conf, err := loadConfig(o.config, func(specs map[string]k8s.ClusterSpec) map[string]trigger.Kind {
+		kinds = actionKinds(client, k8s.New(watches, specs, log), o.allowCommands)
+		return kinds
+	})
+	if err != nil {
+		return fmt.Errorf("%s cannot be used:\n%w", o.config, err)
+	}
+	db, err := store.Open(ctx, conf.Store)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+
+	hooks, err := net.Listen("tcp", conf.Server.Listen)
+	if err != nil {
+		return fmt.Errorf("server.listen: %w", err)
+	}
+	admin, err := net.Listen("tcp", conf.Server.Admin)
+	if err != nil {
+		hooks.Close()
+		return fmt.Errorf("server.admin: %w", err)
+	}
+
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	srv := server.New(server.Config{
+		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, Log: log, Metrics: metrics,
+	})
+	// The queue knows one kind more than the rules.
+	queueKinds := map[string]trigger.Kind{callbackKind: callbackRow(client, db.Outcomes)}
+	for name, row := range kinds {
+		queueKinds[name] = row
+	}
+	q := queue.New(db, queueKinds, decodeSpec, log, queue.NewMetrics(metrics))
+
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks()) })
+	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin()) })
+	group.Go(func() error { return q.Run(ctx, o.grace) })
+	// Scripts read this line: the addresses are the real ones, port 0 or not.
+	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
+		"config", o.config, "store", conf.Store, "sources", len(conf.sources), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
+	err = group.Wait()
+	log.Info("stopped", "reason", context.Cause(ctx))
+	return err
+}
+
+// withCallback adds to the runs of an event the one that tells its sender how
+// they ended, where the sender asked for it.
+func withCallback(match func(trigger.Event, time.Time) ([]trigger.Run, string)) func(trigger.Event, time.Time) ([]trigger.Run, string) {
+	return func(e trigger.Event, now time.Time) ([]trigger.Run, string) {
+		runs, reason := match(e, now)
+		if len(runs) == 0 || e.Callback == "" {
+			return runs, reason
+		}
+		row := callbackRow(nil, nil)
+		return append(runs, trigger.Run{
+			Event: e, Rule: "source " + strings.TrimSpace(e.Source), Kind: callbackKind, Target: "callback of Docker Hub",
+			Spec: fmt.Appendf(nil, "{\"url\":%q}", e.Callback), Lane: "callback/" + e.Source, Mode: trigger.Parallel,
+			Attempts: row.Attempts, Timeout: row.Timeout, After: true, CreatedAt: now, NotBefore: now,
+		}), ""
+	}
+}

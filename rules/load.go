@@ -1,0 +1,138 @@
+package rules
+
+import (
+	"errors"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/Masterminds/semver/v3"
+
+	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/strictyaml"
+	"gopkg.in/yaml.v3"
+)
+
+var errBadGlob = errors.New("not a valid pattern; * matches within a path segment, ** across")
+
+// spec is a rule as it is written.
+type spec struct {
+	Name    string             `yaml:"name"`
+	Event   string             `yaml:"event"`
+	Sources strictyaml.Strings `yaml:"sources"`
+	Repo    strictyaml.Strings `yaml:"repo"`
+	Tag     string             `yaml:"tag"`
+	Semver  string             `yaml:"semver"`
+	Exclude struct {
+		Repo strictyaml.Strings `yaml:"repo"`
+		Tag  strictyaml.Strings `yaml:"tag"`
+	} `yaml:"exclude"`
+	Untagged bool        `yaml:"untagged"`
+	Actions  []yaml.Node `yaml:"actions"`
+}
+
+type loader struct {
+	kinds   map[string]trigger.Kind
+	sources []string
+	decode  Decoder
+}
+
+// Load compiles the list of rules at n: expressions, patterns, constraints,
+// templates and actions, the latter built for a sample event. All faults are
+// reported to n; the Set is of use only when there are none. sources are the
+// names that a rule may listen to.
+func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, decode Decoder) *Set {
+	l := &loader{kinds: kinds, sources: sources, decode: decode}
+	set := &Set{}
+	if n.YAML().Kind != yaml.SequenceNode {
+		n.Faultf("must be a list of rules")
+		return set
+	}
+	lines := map[string]int{}
+	for _, item := range n.Items() {
+		r := l.loadRule(item)
+		if r == nil {
+			continue
+		}
+		if line, ok := lines[r.name]; ok {
+			item.Key("name").Faultf("another rule is named %q, on line %d", r.name, line)
+		}
+		lines[r.name] = item.Line()
+		set.rules = append(set.rules, r)
+	}
+	set.index = newIndex(set.rules)
+	return set
+}
+
+func (l *loader) kindNames() string {
+	return strings.Join(slices.Sorted(maps.Keys(l.kinds)), ", ")
+}
+
+var ruleName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+
+func (l *loader) loadRule(n strictyaml.Node) *rule {
+	s := spec{Event: trigger.Push}
+	if !n.Decode(&s) {
+		return nil
+	}
+	r := &rule{name: s.Name, line: n.Line(), event: s.Event, sources: s.Sources, untagged: s.Untagged}
+	if !ruleName.MatchString(s.Name) {
+		n.Key("name").Faultf("a rule needs a name of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes")
+	}
+	if s.Event != trigger.Push && s.Event != trigger.Delete {
+		n.Key("event").Faultf("must be push or delete, not %q", s.Event)
+	}
+	for _, name := range s.Sources {
+		if !slices.Contains(l.sources, name) {
+			n.Key("sources").Faultf("there is no source %q; there are %s", name, strings.Join(l.sources, ", "))
+		}
+	}
+	if len(s.Repo) == 0 {
+		n.Key("repo").Faultf("is missing: name a repository, or ** for all of them")
+	}
+	r.repos = compileAll(n.Key("repo"), s.Repo, compileRepo)
+	exclude := n.Key("exclude")
+	r.excludeRepo = compileAll(exclude.Key("repo"), s.Exclude.Repo, compileRepo)
+	r.excludeTag = compileAll(exclude.Key("tag"), s.Exclude.Tag, compileTag)
+	var groups []string
+	if s.Tag != "" {
+		tags := compileAll(n.Key("tag"), []string{s.Tag}, compileTag)
+		if len(tags) == 1 {
+			r.tag = tags[0]
+			groups = slices.DeleteFunc(r.tag.SubexpNames(), func(g string) bool { return g == "" })
+		}
+	}
+	if s.Semver != "" {
+		if constraints := compileAll(n.Key("semver"), []string{s.Semver}, semver.NewConstraint); len(constraints) == 1 {
+			r.semver = constraints[0]
+		}
+	}
+	if len(s.Actions) == 0 {
+		n.Key("actions").Faultf("is missing: a rule needs at least one action")
+	}
+	for i, item := range n.Key("actions").Items() {
+		if a := l.loadAction(item, s.Name, i, groups); a != nil {
+			r.actions = append(r.actions, *a)
+		}
+	}
+	return r
+}
+
+// compileAll compiles each of the strings; those that cannot be are faults.
+func compileAll[T any](n strictyaml.Node, list []string, compile func(string) (T, error)) []T {
+	var compiled []T
+	for i, s := range list {
+		at := n
+		if items := n.Items(); i < len(items) {
+			at = items[i]
+		}
+		c, err := compile(s)
+		if err != nil {
+			at.Faultf("%q: %v", s, err)
+			continue
+		}
+		compiled = append(compiled, c)
+	}
+	return compiled
+}

@@ -1,0 +1,176 @@
+package rules
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/Masterminds/semver/v3"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// rule is one rule, compiled.
+type rule struct {
+	name        string
+	line        int
+	event       string // trigger.Push or trigger.Delete
+	sources     []string
+	repos       []repoGlob
+	excludeRepo []repoGlob
+	tag         *regexp.Regexp // nil: any tag
+	excludeTag  []*regexp.Regexp
+	untagged    bool
+	semver      *semver.Constraints
+	actions     []action
+}
+
+// condition is one question that a rule asks of an event. It gives the reason
+// why the event fails it, or "".
+type condition struct {
+	name string
+	fail func(r *rule, e trigger.Event, m *match) string
+}
+
+// match is what the conditions learn on the way: the groups of the tag.
+type match struct {
+	groups map[string]string
+}
+
+// conditions are asked in this order: cheap and telling ones first.
+var conditions = []condition{
+	{"event", (*rule).failEvent},
+	{"repo", (*rule).failRepo},
+	{"exclude.repo", (*rule).failExcludeRepo},
+	{"sources", (*rule).failSources},
+	{"tag", (*rule).failTag},
+	{"exclude.tag", (*rule).failExcludeTag},
+	{"semver", (*rule).failSemver},
+}
+
+// decide asks all conditions up to the first that fails.
+func (r *rule) decide(e trigger.Event) (Verdict, match) {
+	var m match
+	for i, c := range conditions {
+		if why := c.fail(r, e, &m); why != "" {
+			return Verdict{Rule: r.name, Line: r.line, Condition: c.name, Reason: why, rank: i}, m
+		}
+	}
+	return Verdict{Rule: r.name, Line: r.line, Matched: true, rank: len(conditions)}, m
+}
+
+func (r *rule) failEvent(e trigger.Event, _ *match) string {
+	if e.Ignored != "" {
+		return "it is no image push: " + e.Ignored
+	}
+	if e.Action != r.event {
+		return fmt.Sprintf("it is a %s, the rule is for a %s", e.Action, r.event)
+	}
+	return ""
+}
+
+func (r *rule) failRepo(e trigger.Event, _ *match) string {
+	if slices.ContainsFunc(r.repos, func(g repoGlob) bool { return g.matches(e.Image) }) {
+		return ""
+	}
+	return fmt.Sprintf("%s does not match %s", e.Name(), globs(r.repos))
+}
+
+func (r *rule) failExcludeRepo(e trigger.Event, _ *match) string {
+	for _, g := range r.excludeRepo {
+		if g.matches(e.Image) {
+			return fmt.Sprintf("%s matches %s", e.Name(), g.pattern)
+		}
+	}
+	return ""
+}
+
+func (r *rule) failSources(e trigger.Event, _ *match) string {
+	if len(r.sources) == 0 || slices.Contains(r.sources, e.Source) {
+		return ""
+	}
+	return fmt.Sprintf("it comes from %s, the rule listens to %s", e.Source, strings.Join(r.sources, ", "))
+}
+
+func (r *rule) failTag(e trigger.Event, m *match) string {
+	if e.Tag == "" {
+		if r.untagged || r.event == trigger.Delete && r.tag == nil {
+			return ""
+		}
+		return "it was pushed by digest, without a tag; a rule for those says `untagged: true`"
+	}
+	if r.tag == nil {
+		return ""
+	}
+	groups := r.tag.FindStringSubmatch(e.Tag)
+	if groups == nil {
+		return fmt.Sprintf("%q does not match %s", e.Tag, written(r.tag))
+	}
+	m.groups = map[string]string{}
+	for i, name := range r.tag.SubexpNames() {
+		if name != "" {
+			m.groups[name] = groups[i]
+		}
+	}
+	return ""
+}
+
+func (r *rule) failExcludeTag(e trigger.Event, _ *match) string {
+	for _, re := range r.excludeTag {
+		if e.Tag != "" && re.MatchString(e.Tag) {
+			return fmt.Sprintf("%q matches %s", e.Tag, written(re))
+		}
+	}
+	return ""
+}
+
+// failSemver compares the group named version where the tag has one, and the
+// whole tag otherwise.
+func (r *rule) failSemver(e trigger.Event, m *match) string {
+	if r.semver == nil {
+		return ""
+	}
+	text, ok := m.groups["version"]
+	if !ok {
+		text = e.Tag
+	}
+	v, err := semver.NewVersion(text)
+	if err != nil {
+		return fmt.Sprintf("%q is not a semantic version", text)
+	}
+	if !r.semver.Check(v) {
+		return fmt.Sprintf("%s is not %s", text, r.semver)
+	}
+	return ""
+}
+
+// plan adds the runs of a rule that matched.
+func (r *rule) plan(runs []trigger.Run, e trigger.Event, m match, now time.Time) []trigger.Run {
+	var vars *variables // made for the first action that has a template
+	for i := range r.actions {
+		run := trigger.Run{Rule: r.name, Index: i, Event: e, CreatedAt: now, NotBefore: now}
+		if r.actions[i].templated && vars == nil {
+			vars = newVariables(e, m.groups)
+		}
+		r.actions[i].plan(&run, vars)
+		runs = append(runs, run)
+	}
+	return runs
+}
+
+// compileTag compiles an expression that must match the whole tag.
+func compileTag(expr string) (*regexp.Regexp, error) {
+	// The expression alone first, so that a stray parenthesis is not closed
+	// by the ones put around it.
+	if _, err := regexp.Compile(expr); err != nil {
+		return nil, err
+	}
+	return regexp.Compile("^(?:" + expr + ")$")
+}
+
+// written is the expression as the user wrote it.
+func written(re *regexp.Regexp) string {
+	return strings.TrimSuffix(strings.TrimPrefix(re.String(), "^(?:"), ")$")
+}

@@ -1,0 +1,76 @@
+// Package rules decides: which runs an event makes, and why it makes none.
+// YAML becomes a Set in which everything is compiled and checked, so that a
+// decision later cannot fail on syntax. The package is pure: it does no I/O,
+// reads no clock, starts nothing and logs nothing.
+package rules
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// Set is all rules of a configuration. It does not change and may be used
+// from many goroutines.
+type Set struct {
+	rules []*rule
+	index index
+}
+
+// Verdict is what one rule says to one event.
+type Verdict struct {
+	Rule      string `json:"rule"`
+	Line      int    `json:"line"`
+	Matched   bool   `json:"matched"`
+	Condition string `json:"condition,omitzero"` // the first that failed
+	Reason    string `json:"reason,omitzero"`    // why it failed
+
+	rank int // how many conditions held before
+}
+
+// Len is the number of rules.
+func (s *Set) Len() int { return len(s.rules) }
+
+// Match gives the runs that an event makes, rule by rule in the order of the
+// file, with everything rendered; when there are none, why. A template that
+// cannot be rendered for this event yields a run that has failed, so that it
+// is seen.
+func (s *Set) Match(e trigger.Event, now time.Time) ([]trigger.Run, string) {
+	var buffer [16]int
+	candidates := s.index.candidates(buffer[:0], e.Image)
+	var runs []trigger.Run
+	var closest Verdict
+	for _, i := range candidates {
+		v, groups := s.rules[i].decide(e)
+		if !v.Matched {
+			if closest.Rule == "" || v.rank > closest.rank {
+				closest = v
+			}
+			continue
+		}
+		runs = s.rules[i].plan(runs, e, groups, now)
+	}
+	switch {
+	case len(runs) > 0:
+		return runs, ""
+	case closest.Rule == "" && e.Registry == "":
+		return nil, fmt.Sprintf("no rule is for the repository %s; the sender does not tell its registry, so rules that name one cannot match: set `registry:` on the source", e.Name())
+	case closest.Rule == "":
+		return nil, fmt.Sprintf("no rule is for the repository %s", e.Name())
+	}
+	reason := fmt.Sprintf("rule %s: %s: %s", closest.Rule, closest.Condition, closest.Reason)
+	if n := len(candidates) - 1; n > 0 {
+		reason += fmt.Sprintf(" (and %d more rules for this repository, see `dockbell explain`)", n)
+	}
+	return nil, reason
+}
+
+// Explain gives every rule's verdict, by the very code that Match runs.
+func (s *Set) Explain(e trigger.Event) []Verdict {
+	verdicts := make([]Verdict, len(s.rules))
+	for i, r := range s.rules {
+		verdicts[i], _ = r.decide(e)
+	}
+	return verdicts
+}

@@ -1,0 +1,251 @@
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/template"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// variables are what a template may name.
+type variables struct {
+	Registry   string
+	Repository string
+	Tag        string
+	Digest     string
+	Image      string // the reference that pulls it: registry/repository:tag
+	Pinned     string // the same with the digest, when it is known
+	Actor      string
+	Source     string
+	Action     string // push or delete
+	OccurredAt stamp
+	Match      map[string]string // the named groups of the rule's tag
+}
+
+// stamp is a time that prints as RFC 3339.
+type stamp struct{ time.Time }
+
+func (s stamp) String() string { return s.UTC().Format(time.RFC3339) }
+
+func newVariables(e trigger.Event, groups map[string]string) *variables {
+	return &variables{
+		Registry: e.Registry, Repository: e.Repository, Tag: e.Tag, Digest: e.Digest,
+		Image: e.Image.String(), Pinned: e.Pinned(), Actor: e.Actor, Source: e.Source, Action: e.Action,
+		OccurredAt: stamp{e.Time()}, Match: groups,
+	}
+}
+
+// sample is an event to try templates with while loading; groups are the
+// names that .Match may use.
+func sample(groups []string) *variables {
+	e := trigger.Event{
+		Image:  trigger.Image{Registry: "registry.example.com", Repository: "shop/web", Tag: "v1.2.3", Digest: "sha256:" + strings.Repeat("0", 64)},
+		Actor:  "somebody",
+		Source: "registry", Action: trigger.Push,
+		OccurredAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+	}
+	match := map[string]string{}
+	for _, g := range groups {
+		match[g] = "1.2.3"
+	}
+	return newVariables(e, match)
+}
+
+var functions = template.FuncMap{
+	"lower":      strings.ToLower,
+	"upper":      strings.ToUpper,
+	"replace":    func(from, to, s string) string { return strings.ReplaceAll(s, from, to) },
+	"trimPrefix": func(prefix, s string) string { return strings.TrimPrefix(s, prefix) },
+	"trimSuffix": func(suffix, s string) string { return strings.TrimSuffix(s, suffix) },
+	"json": func(v any) (string, error) {
+		b, err := json.Marshal(v)
+		return string(b), err
+	},
+}
+
+// text is a string of the configuration that may hold a template.
+type text struct {
+	literal  string
+	template *template.Template // nil: the literal is all there is
+}
+
+func compileText(s string) (text, error) {
+	if !strings.Contains(s, "{{") {
+		return text{literal: s}, nil
+	}
+	t, err := template.New("template").Option("missingkey=error").Funcs(functions).Parse(s)
+	if err != nil {
+		return text{}, cleanTemplateError(err)
+	}
+	return text{template: t}, nil
+}
+
+func (t text) render(v *variables) (string, error) {
+	if t.template == nil {
+		return t.literal, nil
+	}
+	var b strings.Builder
+	if err := t.template.Execute(&b, v); err != nil {
+		return "", cleanTemplateError(err)
+	}
+	return b.String(), nil
+}
+
+// cleanTemplateError leaves out what only says that it is a template.
+func cleanTemplateError(err error) error {
+	msg := err.Error()
+	msg = strings.TrimPrefix(msg, "template: template:")
+	if i := strings.Index(msg, ": "); i >= 0 {
+		msg = msg[i+2:]
+	}
+	msg = strings.TrimPrefix(msg, `executing "template" at `)
+	msg = strings.ReplaceAll(msg, " in type *rules.variables", "")
+	return fmt.Errorf("template: %s", msg)
+}
+
+// document is a YAML value made ready to be written as JSON: what is fixed is
+// written already, and only the strings with templates are left open. A value
+// that a template yields is quoted as a whole, so that it cannot break out of
+// its string.
+type document struct {
+	fixed [][]byte // one more than holes
+	holes []text
+}
+
+// compileDocument makes a document; what is wrong in it goes to fault.
+func compileDocument(y *yaml.Node, fault func(*yaml.Node, error)) document {
+	c := &documentCompiler{fault: fault}
+	c.value(y)
+	c.doc.fixed = append(c.doc.fixed, c.open.Bytes())
+	return c.doc
+}
+
+type documentCompiler struct {
+	doc   document
+	open  bytes.Buffer
+	fault func(*yaml.Node, error)
+}
+
+func (c *documentCompiler) value(y *yaml.Node) {
+	switch y.Kind {
+	case yaml.AliasNode:
+		c.value(y.Alias)
+	case yaml.MappingNode:
+		c.open.WriteByte('{')
+		for i := 0; i < len(y.Content); i += 2 {
+			if i > 0 {
+				c.open.WriteByte(',')
+			}
+			if key := y.Content[i]; key.Kind != yaml.ScalarNode || key.Tag == "!!merge" {
+				c.fault(key, fmt.Errorf("a key must be a plain word here"))
+			}
+			c.quote(y.Content[i].Value)
+			c.open.WriteByte(':')
+			c.value(y.Content[i+1])
+		}
+		c.open.WriteByte('}')
+	case yaml.SequenceNode:
+		c.open.WriteByte('[')
+		for i, item := range y.Content {
+			if i > 0 {
+				c.open.WriteByte(',')
+			}
+			c.value(item)
+		}
+		c.open.WriteByte(']')
+	default:
+		c.scalar(y)
+	}
+}
+
+func (c *documentCompiler) scalar(y *yaml.Node) {
+	switch y.ShortTag() {
+	case "!!null":
+		c.open.WriteString("null")
+		return
+	case "!!bool":
+		var b bool
+		if err := y.Decode(&b); err == nil {
+			fmt.Fprintf(&c.open, "%t", b)
+			return
+		}
+	case "!!int", "!!float":
+		// As it was written: 1.10 may be meant for a string.
+		if json.Valid([]byte(y.Value)) {
+			c.open.WriteString(y.Value)
+			return
+		}
+	}
+	t, err := compileText(y.Value)
+	if err != nil {
+		c.fault(y, err)
+	}
+	if t.template == nil {
+		c.quote(y.Value)
+		return
+	}
+	c.doc.fixed = append(c.doc.fixed, bytes.Clone(c.open.Bytes()))
+	c.doc.holes = append(c.doc.holes, t)
+	c.open.Reset()
+}
+
+func (c *documentCompiler) quote(s string) {
+	b, _ := json.Marshal(s) // a string always marshals
+	c.open.Write(b)
+}
+
+// templated reports whether the document depends on the event.
+func (d document) templated() bool { return len(d.holes) > 0 }
+
+// render writes the document with all templates filled in.
+func (d document) render(v *variables) (json.RawMessage, error) {
+	if !d.templated() {
+		return d.fixed[0], nil
+	}
+	var b bytes.Buffer
+	for i, hole := range d.holes {
+		b.Write(d.fixed[i])
+		s, err := hole.render(v)
+		if err != nil {
+			return nil, err
+		}
+		quoted, err := json.Marshal(s)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(quoted)
+	}
+	b.Write(d.fixed[len(d.holes)])
+	return b.Bytes(), nil
+}
+
+// rendered is a copy of a YAML value with all templates filled in. It keeps
+// the lines, so that faults are found where they were written.
+func rendered(y *yaml.Node, v *variables, fault func(*yaml.Node, error)) *yaml.Node {
+	c := *y
+	if y.Kind == yaml.AliasNode {
+		return rendered(y.Alias, v, fault)
+	}
+	c.Content = make([]*yaml.Node, len(y.Content))
+	for i, child := range y.Content {
+		c.Content[i] = rendered(child, v, fault)
+	}
+	if y.Kind != yaml.ScalarNode {
+		return &c
+	}
+	t, err := compileText(y.Value)
+	if err != nil || t.template == nil {
+		return &c // a bad template has been reported by compileDocument
+	}
+	if c.Value, err = t.render(v); err != nil {
+		fault(y, err)
+	}
+	c.Tag, c.Style = "!!str", yaml.DoubleQuotedStyle
+	return &c
+}

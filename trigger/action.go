@@ -1,0 +1,91 @@
+package trigger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Action is one effect with all its parameters known.
+type Action interface {
+	// Target names what Do changes, for people and for the lane: two actions
+	// of a declarative kind with one Target exclude each other.
+	Target() string
+
+	// Do tries once. The queue owns every repeat: Do says by its error
+	// whether a repeat is safe ([Retry]), whether there was nothing to do
+	// ([Skip]), and otherwise that it failed for good. It returns soon after
+	// ctx ends. What is worth keeping with the run goes to log, never a
+	// secret.
+	Do(ctx context.Context, run Run, log io.Writer) error
+}
+
+// Builder makes an action from its parameters: strict decoding and checks, no
+// I/O. decode fills a struct with yaml tags and refuses unknown keys. Faults
+// in one field are reported as [FieldError], several at once by errors.Join.
+type Builder func(decode func(any) error) (Action, error)
+
+// Kind is a row in the table of action kinds.
+type Kind struct {
+	Build Builder
+
+	// Declarative kinds set a target to a state: doing it twice changes
+	// nothing, only the newest matters, and an older one must not follow a
+	// newer. Their lane is the target and its mode is Latest. The others are
+	// calls: each happens, in order, on a lane of the rule's action, and is
+	// not repeated when it is not known whether it happened.
+	Declarative bool
+
+	Attempts int           // default of `attempts`
+	Timeout  time.Duration // default of `timeout`
+}
+
+// FieldError says which field of a specification is wrong. Field is a key, or
+// a path of keys with dots.
+type FieldError struct {
+	Field string
+	Err   error
+}
+
+// Field reports that a field is wrong.
+func Field(field, format string, args ...any) error {
+	return &FieldError{Field: field, Err: fmt.Errorf(format, args...)}
+}
+
+func (e *FieldError) Error() string { return e.Field + ": " + e.Err.Error() }
+func (e *FieldError) Unwrap() error { return e.Err }
+
+// RetryError marks a failure after which the action may be tried again: it is
+// sure to have had no effect, or to be harmless when repeated.
+type RetryError struct {
+	Err   error
+	After time.Duration // not before; 0 leaves it to the queue's back-off
+}
+
+// Retry marks err as worth repeating.
+func Retry(err error) error { return &RetryError{Err: err} }
+
+func (e *RetryError) Error() string { return e.Err.Error() }
+func (e *RetryError) Unwrap() error { return e.Err }
+
+// SkipError says that there was nothing to do, and why.
+type SkipError struct{ Reason string }
+
+// Skip ends a run as skipped.
+func Skip(format string, args ...any) error {
+	return &SkipError{Reason: fmt.Sprintf(format, args...)}
+}
+
+func (e *SkipError) Error() string { return e.Reason }
+
+// Retryable reports whether err says that a repeat is safe, and how long to
+// wait before it at the least.
+func Retryable(err error) (after time.Duration, ok bool) {
+	var r *RetryError
+	if errors.As(err, &r) {
+		return r.After, true
+	}
+	return 0, false
+}

@@ -1,0 +1,147 @@
+package trigger
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+// DockerHub is the registry host under which images without a host are known.
+const DockerHub = "docker.io"
+
+// Image names a container image the way dockbell compares names: the registry
+// lower-case and Docker Hub always [DockerHub], official images below
+// "library/", the digest never in the tag.
+type Image struct {
+	Registry   string `json:"registry"`   // host[:port]; "" when the sender does not tell
+	Repository string `json:"repository"` // path below the registry
+	Tag        string `json:"tag"`        // "" for a push by digest
+	Digest     string `json:"digest"`     // "algorithm:hex"; "" when the sender does not tell
+}
+
+// The grammar is that of the OCI distribution specification 1.1 ("Pulling
+// manifests"); upper-case letters in a repository are let through because one
+// sender (Aliyun) sends them.
+var (
+	repositoryGrammar = regexp.MustCompile(`^[A-Za-z0-9]+(?:(?:\.|_{1,2}|-+)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:\.|_{1,2}|-+)[A-Za-z0-9]+)*)*$`)
+	registryGrammar   = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?$`)
+	tagGrammar        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
+	digestGrammar     = regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
+)
+
+// NewImage normalises the parts of a name as a sender gave them. A registry
+// that is an alias of Docker Hub becomes [DockerHub]; a repository there that
+// has no namespace gets "library/". A tag that is really a digest moves to the
+// digest; a malformed digest is dropped, since senders' own samples hold some
+// and the tag is still good. Everything else that is malformed is an error, so
+// that nothing but these alphabets reaches a template.
+func NewImage(registry, repository, tag, digest string) (Image, error) {
+	img := Image{Registry: NormalRegistry(registry), Repository: repository, Tag: tag, Digest: digest}
+	if img.Registry != "" && !registryGrammar.MatchString(img.Registry) {
+		return Image{}, fmt.Errorf("registry %q is not host[:port]", registry)
+	}
+	if img.Registry == DockerHub && repository != "" && !strings.Contains(repository, "/") {
+		img.Repository = "library/" + repository
+	}
+	if len(img.Repository) > 255 || !repositoryGrammar.MatchString(img.Repository) {
+		return Image{}, fmt.Errorf("repository %q is not a repository name", clip(repository))
+	}
+	if digestGrammar.MatchString(tag) {
+		img.Tag = ""
+		if digest == "" {
+			img.Digest = tag
+		}
+	}
+	if img.Tag != "" && !tagGrammar.MatchString(img.Tag) {
+		return Image{}, fmt.Errorf("tag %q is not a tag", clip(tag))
+	}
+	if !digestGrammar.MatchString(img.Digest) {
+		img.Digest = ""
+	}
+	return img, nil
+}
+
+// NormalRegistry lower-cases a registry host and maps the names of Docker Hub
+// to [DockerHub].
+func NormalRegistry(host string) string {
+	host = strings.ToLower(host)
+	switch host {
+	case "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com", "hub.docker.com":
+		return DockerHub
+	}
+	return host
+}
+
+// ParseImage reads a reference as Kubernetes and docker do: the first segment
+// is a registry when it has a dot or a colon or is "localhost"; without one
+// the image is on Docker Hub.
+func ParseImage(ref string) (Image, error) {
+	name, digest, hasDigest := strings.Cut(ref, "@")
+	if hasDigest && !digestGrammar.MatchString(digest) {
+		return Image{}, fmt.Errorf("image %q: the digest is malformed", clip(ref))
+	}
+	tag := ""
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		name, tag = name[:i], name[i+1:]
+		if tag == "" {
+			return Image{}, fmt.Errorf("image %q: the tag is empty", clip(ref))
+		}
+	}
+	if name == "" {
+		return Image{}, errors.New("the image reference is empty")
+	}
+	registry, repository := DockerHub, name
+	if first, rest, ok := strings.Cut(name, "/"); ok && IsRegistry(first) {
+		registry, repository = first, rest
+	}
+	img, err := NewImage(registry, repository, tag, digest)
+	if err != nil {
+		return Image{}, fmt.Errorf("image %q: %w", clip(ref), err)
+	}
+	return img, nil
+}
+
+// IsRegistry reports whether the first segment of a name is a registry host
+// rather than a part of the repository.
+func IsRegistry(segment string) bool {
+	return segment == "localhost" || strings.ContainsAny(segment, ".:")
+}
+
+// Name is the image without tag and digest.
+func (i Image) Name() string {
+	if i.Registry == "" {
+		return i.Repository
+	}
+	return i.Registry + "/" + i.Repository
+}
+
+// String is the reference that pulls the image: by tag when there is one, by
+// digest otherwise.
+func (i Image) String() string {
+	switch {
+	case i.Tag != "":
+		return i.Name() + ":" + i.Tag
+	case i.Digest != "":
+		return i.Name() + "@" + i.Digest
+	}
+	return i.Name()
+}
+
+// Pinned is the reference that pulls exactly this content: tag and digest,
+// the tag for people. It equals String when the digest is not known.
+func (i Image) Pinned() string {
+	if i.Digest == "" || i.Tag == "" {
+		return i.String()
+	}
+	return i.Name() + ":" + i.Tag + "@" + i.Digest
+}
+
+// clip keeps what a sender wrote from filling a log line.
+func clip(s string) string {
+	const most = 200
+	if len(s) > most {
+		return s[:most] + "…"
+	}
+	return s
+}

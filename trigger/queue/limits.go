@@ -1,0 +1,55 @@
+package queue
+
+import (
+	"math/rand/v2"
+	"time"
+)
+
+const (
+	// workers is how many runs are carried out at once. They wait for
+	// clusters and servers, so there are more of them than cores.
+	workers = 64
+
+	// storeRetry is how long the queue waits when the store cannot be read
+	// or written, a full disk say.
+	storeRetry = time.Second
+
+	// firstBackoff and mostBackoff bound the wait between two tries. It
+	// doubles from the first; the bound keeps an outage's end from being
+	// noticed late.
+	firstBackoff = time.Second
+	mostBackoff  = 30 * time.Second
+
+	// logLimit is how much of what an action writes is kept with its run.
+	logLimit = 64 << 10
+)
+
+// backoff is the wait after the given try, counted from 1. A random half of
+// it keeps runs that failed together from coming back together.
+func backoff(attempt int) time.Duration {
+	d := mostBackoff
+	if attempt < 6 {
+		d = min(mostBackoff, firstBackoff<<(attempt-1))
+	}
+	return d/2 + rand.N(d/2+1)
+}
+
+// capture keeps the first logLimit bytes written to it.
+type capture struct {
+	kept []byte
+	more int
+}
+
+func (c *capture) Write(p []byte) (int, error) {
+	n := min(len(p), logLimit-len(c.kept))
+	c.kept = append(c.kept, p[:n]...)
+	c.more += len(p) - n
+	return len(p), nil
+}
+
+func (c *capture) String() string {
+	if c.more > 0 {
+		return string(c.kept) + "\n… the rest was not kept\n"
+	}
+	return string(c.kept)
+}

@@ -1,0 +1,226 @@
+// Package queue makes accepted runs happen. It owns every loop there is:
+// claiming, repeating with back-off, time limits, stopping. An action only
+// ever tries once. The queue knows no kind of action and decides nothing that
+// the store must decide inside a transaction.
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// Store is what the queue needs of one.
+type Store interface {
+	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
+	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
+	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
+	Wake() <-chan struct{}
+}
+
+// Queue carries out the runs of a store.
+type Queue struct {
+	store   Store
+	kinds   map[string]trigger.Kind
+	decode  func(spec json.RawMessage) func(any) error
+	log     *slog.Logger
+	metrics *Metrics
+
+	finished chan struct{}
+	running  sync.WaitGroup
+}
+
+// New makes a queue. decode turns a stored specification into what a
+// [trigger.Builder] takes.
+func New(store Store, kinds map[string]trigger.Kind, decode func(json.RawMessage) func(any) error, log *slog.Logger, metrics *Metrics) *Queue {
+	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, finished: make(chan struct{}, workers)}
+}
+
+// Run carries out runs until ctx ends, and then waits for those in the middle
+// up to the grace time. What is not finished by then is cancelled and stays
+// on disk as running: the next start deals with it as after a crash.
+func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
+	if err := q.recover(ctx); err != nil {
+		return fmt.Errorf("runs left over from before: %w", err)
+	}
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	q.claimLoop(ctx, work)
+
+	done := make(chan struct{})
+	go func() { q.running.Wait(); close(done) }()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(grace):
+	}
+	q.log.Warn("runs are still in the middle after the grace time; the next start deals with them", "grace", grace)
+	cancel()
+	<-done
+	return nil
+}
+
+func (q *Queue) recover(ctx context.Context) error {
+	runs, err := q.store.Recover(ctx, time.Now(), func(kind string) bool { return q.kinds[kind].Declarative })
+	for _, r := range runs {
+		q.logger(r).Warn("run was cut off when dockbell stopped", "state", r.State, "reason", r.Reason)
+		q.metrics.tries.WithLabelValues(r.Rule, r.Kind, string(r.State)).Inc()
+	}
+	return err
+}
+
+// claimLoop starts due runs as long as there are workers free for them.
+func (q *Queue) claimLoop(ctx, work context.Context) {
+	free := workers
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for ctx.Err() == nil {
+		var next time.Time
+		if free > 0 {
+			runs, due, err := q.store.Claim(ctx, time.Now(), free)
+			if err != nil && ctx.Err() == nil {
+				q.log.Error("cannot take runs from the store; trying again", "error", err, "in", storeRetry)
+				due = time.Now().Add(storeRetry)
+			}
+			for _, r := range runs {
+				q.running.Add(1)
+				go q.do(work, r)
+			}
+			free -= len(runs)
+			next = due
+		}
+		if next.IsZero() || free == 0 {
+			timer.Stop()
+		} else {
+			timer.Reset(max(0, time.Until(next)))
+		}
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case <-q.store.Wake():
+		case <-q.finished:
+			free++
+		}
+	drain:
+		for {
+			select {
+			case <-q.finished:
+				free++
+			default:
+				break drain
+			}
+		}
+	}
+}
+
+// do carries out one try and writes back how it ended.
+func (q *Queue) do(work context.Context, r trigger.Run) {
+	defer q.running.Done()
+	defer func() { q.finished <- struct{}{} }()
+	log := q.logger(r)
+	log.Info("run started", "attempt", r.Attempt, "target", r.Target)
+	q.metrics.started(r)
+
+	var output capture
+	began := time.Now()
+	err := q.try(work, r, &output)
+	if work.Err() != nil && err != nil {
+		log.Warn("run cut off by the stop", "error", err)
+		return
+	}
+	res := q.judge(r, err)
+	res.Log = output.String()
+	state, ok := q.writeBack(work, r, res)
+	if !ok {
+		return
+	}
+	took := time.Since(began)
+	q.metrics.ended(r, state, took)
+	switch state {
+	case trigger.Waiting:
+		log.Warn("run failed; it is tried again", "error", res.Reason, "attempt", r.Attempt, "next", res.NotBefore.Format(time.RFC3339))
+	case trigger.Failed:
+		log.Error("run failed", "error", res.Reason, "attempt", r.Attempt)
+	default:
+		log.Info("run ended", "state", state, "reason", res.Reason, "took", took)
+	}
+}
+
+// try builds the action and does it once, within its time limit. A panic is
+// that run's failure, not the daemon's.
+func (q *Queue) try(work context.Context, r trigger.Run, output *capture) (err error) {
+	kind, ok := q.kinds[r.Kind]
+	if !ok {
+		return fmt.Errorf("this dockbell has no action kind %q", r.Kind)
+	}
+	action, err := kind.Build(q.decode(r.Spec))
+	if err != nil {
+		return fmt.Errorf("its stored specification is no longer valid: %w", err)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the action panicked: %v; please report this", p)
+		}
+	}()
+	if r.Timeout > 0 {
+		var cancel context.CancelFunc
+		work, cancel = context.WithTimeoutCause(work, r.Timeout, fmt.Errorf("timed out after %s", r.Timeout))
+		defer cancel()
+	}
+	return action.Do(work, r, output)
+}
+
+// judge turns what an action returned into what happens to its run.
+func (q *Queue) judge(r trigger.Run, err error) trigger.Result {
+	res := trigger.Result{State: trigger.Succeeded, At: time.Now()}
+	if err == nil {
+		return res
+	}
+	res.Reason = err.Error()
+	var skip *trigger.SkipError
+	if errors.As(err, &skip) {
+		res.State = trigger.Skipped
+		return res
+	}
+	after, again := trigger.Retryable(err)
+	switch {
+	case !again:
+		res.State = trigger.Failed
+	case r.Attempts > 0 && r.Attempt >= r.Attempts:
+		res.State = trigger.Failed
+		res.Reason = fmt.Sprintf("failed %d times, as often as allowed; last: %s", r.Attempt, err)
+	default:
+		res.State = trigger.Waiting
+		res.NotBefore = res.At.Add(max(backoff(r.Attempt), after))
+	}
+	return res
+}
+
+// writeBack does not give up before the result is on disk: a lane waits for
+// it. Only the end of the grace time ends the tries.
+func (q *Queue) writeBack(work context.Context, r trigger.Run, res trigger.Result) (trigger.State, bool) {
+	for {
+		state, err := q.store.Finish(work, r, res)
+		if err == nil {
+			return state, true
+		}
+		q.logger(r).Error("cannot write the result of a run; trying again", "error", err, "in", storeRetry)
+		select {
+		case <-work.Done():
+			return "", false
+		case <-time.After(storeRetry):
+		}
+	}
+}
+
+func (q *Queue) logger(r trigger.Run) *slog.Logger {
+	return q.log.With("run", r.ID, "event", r.EventID, "rule", r.Rule, "kind", r.Kind, "image", r.Event.Image.String())
+}

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/source"
+)
+
+// deliveryReply is what a sender, and whoever reads its log, is told. The
+// parts of a name that the sender did not tell are null.
+type deliveryReply struct {
+	Delivery string         `json:"delivery"`
+	Events   []eventReply   `json:"events"`
+	Ignored  []ignoredReply `json:"ignored,omitempty"`
+}
+
+type eventReply struct {
+	Event      string   `json:"event"`
+	Registry   *string  `json:"registry"`
+	Repository *string  `json:"repository"`
+	Tag        *string  `json:"tag"`
+	Digest     *string  `json:"digest"`
+	Action     string   `json:"action"`
+	Runs       []string `json:"runs"`
+	Ignored    string   `json:"ignored,omitempty"`
+}
+
+type ignoredReply struct {
+	Reason     string `json:"reason"`
+	Repository string `json:"repository,omitempty"`
+	Tag        string `json:"tag,omitempty"`
+}
+
+// Verdicts on deliveries, as the metric counts them.
+const (
+	verdictAccepted     = "accepted"  // runs were made
+	verdictIgnored      = "ignored"   // understood, nothing to do
+	verdictHandshake    = "handshake" // the sender checked the endpoint
+	verdictUnauthorized = "unauthorized"
+	verdictMalformed    = "malformed"
+	verdictUnavailable  = "unavailable" // the store could not write
+	verdictUnknown      = "unknown source"
+)
+
+// deliver is the way of a delivery. The order matters: nothing is parsed that
+// was not authenticated, nothing is acknowledged that is not on disk.
+func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
+	began := time.Now()
+	name := mux.Vars(r)["source"]
+	src, ok := s.Sources[name]
+	if !ok {
+		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no source "+strconv.Quote(name)+" in the configuration")
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
+	var tooLarge *http.MaxBytesError
+	if errors.As(err, &tooLarge) {
+		s.refuse(w, r, name, verdictMalformed, http.StatusRequestEntityTooLarge, "the body is larger than "+strconv.FormatInt(s.MaxBody, 10)+" bytes; server.maxBody allows more")
+		return
+	}
+	if err != nil {
+		s.refuse(w, r, name, verdictMalformed, http.StatusBadRequest, "the body could not be read to its end")
+		return
+	}
+	if err := src.Verify(r.URL.Query(), r.Header, body); errors.Is(err, source.ErrUnauthorized) {
+		s.refuse(w, r, name, verdictUnauthorized, http.StatusUnauthorized, "wrong or missing credentials for source "+name)
+		return
+	} else if err != nil {
+		s.Log.Error("cannot check credentials: the source's secret cannot be read", "source", name, "error", err)
+		s.unavailable(w, name, "the credentials of this source cannot be checked now")
+		return
+	}
+	if h := src.Handshake(r.Header, body); h != nil {
+		s.Log.Info("endpoint validated by its sender", "source", name)
+		s.deliveries.WithLabelValues(name, verdictHandshake).Inc()
+		answer(w, h)
+		return
+	}
+	events, err := src.Parse(r.Header, body)
+	if err != nil {
+		s.refuse(w, r, name, verdictMalformed, http.StatusBadRequest, err.Error())
+		return
+	}
+	d := trigger.Delivery{Source: name, ReceivedAt: began, Header: recorded(r.Header, src.Hidden()), Body: body}
+	planned, ignored := s.plan(events, began)
+
+	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
+	defer cancel()
+	receipt, err := s.Store.Accept(ctx, d, planned)
+	if err != nil {
+		s.Log.Error("delivery not accepted: the store cannot write; the sender is told to come back", "source", name, "error", err)
+		s.unavailable(w, name, "the store cannot write now")
+		return
+	}
+	s.took.Observe(time.Since(began).Seconds())
+	s.acknowledge(w, name, receipt, planned, ignored)
+}
+
+// plan asks the rules about each event. Deletes that no rule wants are
+// ignored like everything else that is no push.
+func (s *Server) plan(events []trigger.Event, now time.Time) (planned []trigger.Planned, ignored []ignoredReply) {
+	for _, e := range events {
+		e.ReceivedAt = now
+		if e.Ignored == "" {
+			runs, reason := s.Match(e, now)
+			if len(runs) > 0 || e.Action == trigger.Push {
+				planned = append(planned, trigger.Planned{Event: e, Runs: runs, Reason: reason})
+				continue
+			}
+			e.Ignored = e.Action
+		}
+		ignored = append(ignored, ignoredReply{Reason: e.Ignored, Repository: e.Repository, Tag: e.Tag})
+	}
+	return planned, ignored
+}
+
+// acknowledge tells what is on disk: 202 when runs were made, 200 when not.
+func (s *Server) acknowledge(w http.ResponseWriter, name string, receipt trigger.Receipt, planned []trigger.Planned, ignored []ignoredReply) {
+	out := deliveryReply{Delivery: strconv.FormatInt(receipt.Delivery, 10), Events: []eventReply{}, Ignored: ignored}
+	status, verdict := http.StatusOK, verdictIgnored
+	for i, p := range planned {
+		accepted := receipt.Events[i]
+		er := eventReply{
+			Event: strconv.FormatInt(accepted.ID, 10), Registry: told(p.Event.Registry), Repository: told(p.Event.Repository),
+			Tag: told(p.Event.Tag), Digest: told(p.Event.Digest), Action: p.Event.Action, Runs: []string{}, Ignored: p.Reason,
+		}
+		for _, a := range accepted.Runs {
+			if a.New {
+				er.Runs = append(er.Runs, strconv.FormatInt(a.ID, 10))
+			} else if er.Ignored == "" {
+				er.Ignored = a.Reason
+			}
+		}
+		level := slog.LevelDebug
+		if len(er.Runs) > 0 {
+			status, verdict, level = http.StatusAccepted, verdictAccepted, slog.LevelInfo
+			er.Ignored = ""
+		}
+		s.Log.Log(context.Background(), level, "event", "source", name, "delivery", receipt.Delivery, "event", accepted.ID, "image", p.Event.Image.String(), "action", p.Event.Action, "runs", er.Runs, "ignored", er.Ignored)
+		out.Events = append(out.Events, er)
+	}
+	s.deliveries.WithLabelValues(name, verdict).Inc()
+	reply(w, status, out)
+}
+
+// options answers a handshake that carries no credentials, for the senders
+// that make one.
+func (s *Server) options(w http.ResponseWriter, r *http.Request) {
+	name := mux.Vars(r)["source"]
+	src, ok := s.Sources[name]
+	if !ok {
+		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no source "+strconv.Quote(name)+" in the configuration")
+		return
+	}
+	h := src.Options(r.Header)
+	if h == nil {
+		w.Header().Set("Allow", http.MethodPost)
+		s.refuse(w, r, name, verdictMalformed, http.StatusMethodNotAllowed, "this source takes POST only")
+		return
+	}
+	s.deliveries.WithLabelValues(name, verdictHandshake).Inc()
+	answer(w, h)
+}
+
+func answer(w http.ResponseWriter, h *source.Reply) {
+	for key, values := range h.Header {
+		w.Header()[key] = values
+	}
+	w.WriteHeader(h.Status)
+	_, _ = w.Write(h.Body) // an error here means that the client has gone
+}
+
+func (s *Server) refuse(w http.ResponseWriter, r *http.Request, source, verdict string, status int, why string) {
+	s.deliveries.WithLabelValues(source, verdict).Inc()
+	s.Log.Warn("delivery refused", "source", source, "status", status, "reason", why, "from", r.RemoteAddr)
+	fail(w, status, why)
+}
+
+func (s *Server) unavailable(w http.ResponseWriter, source, why string) {
+	s.deliveries.WithLabelValues(source, verdictUnavailable).Inc()
+	w.Header().Set("Retry-After", retryAfter)
+	fail(w, http.StatusServiceUnavailable, why+"; nothing of this delivery was kept, send it again")
+}
+
+// recorded is what is kept of the headers: none that carries a secret.
+func recorded(h http.Header, hidden []string) http.Header {
+	kept := h.Clone()
+	for _, name := range append([]string{"Authorization", "Proxy-Authorization", "Cookie"}, hidden...) {
+		kept.Del(name)
+	}
+	return kept
+}
+
+// told is nil for what the sender did not tell.
+func told(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}

@@ -1,0 +1,36 @@
+package server
+
+import "time"
+
+const (
+	// DefaultMaxBody is how large a body may be: a notification has a few
+	// kilobytes. `server.maxBody` raises it for batches of Event Grid.
+	DefaultMaxBody = 1 << 20
+
+	// maxHeader bounds the request line and headers together.
+	maxHeader = 64 << 10
+
+	// headerTimeout, readTimeout and writeTimeout end requests that come or
+	// are read too slowly. Senders give up after 1 to 30 seconds.
+	headerTimeout = 5 * time.Second
+	readTimeout   = 30 * time.Second
+	writeTimeout  = 60 * time.Second
+
+	// idleTimeout ends connections that nobody uses.
+	idleTimeout = 2 * time.Minute
+
+	// acceptTimeout is how long a delivery may wait for the store before the
+	// sender is told to come back.
+	acceptTimeout = 10 * time.Second
+
+	// retryAfter is when that is, in seconds.
+	retryAfter = "5"
+
+	// shutdownTimeout is how long requests in the middle may take when the
+	// program stops.
+	shutdownTimeout = 5 * time.Second
+
+	// defaultPage and maxPage bound a list of the API.
+	defaultPage = 50
+	maxPage     = 1000
+)

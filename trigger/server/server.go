@@ -1,0 +1,160 @@
+// Package server is what can be reached over HTTP: the intake of deliveries,
+// and on an address of its own the API, metrics and health. It takes no
+// decision: it limits, verifies, parses, stores and replies.
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/source"
+)
+
+// Store is what the server needs of one.
+type Store interface {
+	Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error)
+	Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error)
+	Run(ctx context.Context, id int64) (trigger.Run, []trigger.Attempt, bool, error)
+	Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error)
+	Live(ctx context.Context) (waiting, running int, err error)
+	Ping(ctx context.Context) error
+}
+
+// Config is what a server is made of.
+type Config struct {
+	Sources map[string]*source.Source
+	// Match gives the runs of an event with everything rendered; when there
+	// are none, why.
+	Match   func(e trigger.Event, now time.Time) ([]trigger.Run, string)
+	Store   Store
+	MaxBody int64
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// Server answers requests. Hooks and Admin give its two sides.
+type Server struct {
+	Config
+	deliveries *prometheus.CounterVec
+	took       prometheus.Histogram
+}
+
+// New makes a server and registers its metrics.
+func New(c Config) *Server {
+	if c.MaxBody == 0 {
+		c.MaxBody = DefaultMaxBody
+	}
+	s := &Server{
+		Config: c,
+		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "dockbell_deliveries_total", Help: "Deliveries by source and verdict.",
+		}, []string{"source", "verdict"}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "dockbell_delivery_seconds", Help: "From the request to the reply, for deliveries that were stored.",
+			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5},
+		}),
+	}
+	c.Metrics.MustRegister(s.deliveries, s.took, liveRuns{c.Store})
+	return s
+}
+
+// Hooks is the public side: nothing but the intake.
+func (s *Server) Hooks() http.Handler {
+	r := mux.NewRouter()
+	r.HandleFunc("/hooks/{source}", s.deliver).Methods(http.MethodPost)
+	r.HandleFunc("/hooks/{source}", s.options).Methods(http.MethodOptions)
+	s.errors(r)
+	return r
+}
+
+// Admin is the side for operators: API, metrics, health.
+func (s *Server) Admin() http.Handler {
+	r := mux.NewRouter()
+	r.HandleFunc("/healthz", s.health).Methods(http.MethodGet)
+	r.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
+	r.Handle("/metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
+	r.HandleFunc("/api/v1/runs", s.listRuns).Methods(http.MethodGet)
+	r.HandleFunc("/api/v1/runs/{id}", s.showRun).Methods(http.MethodGet)
+	r.HandleFunc("/api/v1/events", s.listEvents).Methods(http.MethodGet)
+	s.errors(r)
+	return r
+}
+
+func (s *Server) errors(r *mux.Router) {
+	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
+	})
+	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fail(w, http.StatusMethodNotAllowed, r.Method+" is not allowed at "+r.URL.Path)
+	})
+}
+
+// Serve answers on a listener until ctx ends, and then lets the requests in
+// the middle finish.
+func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler: h, MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+	}
+	stopped := make(chan error, 1)
+	go func() {
+		<-ctx.Done()
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		stopped <- srv.Shutdown(limit)
+	}()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return <-stopped
+}
+
+func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
+	reply(w, http.StatusOK, map[string]string{"status": "ok"})
+}
+
+func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
+	if err := s.Store.Ping(r.Context()); err != nil {
+		s.Log.Error("not ready: the store does not answer", "error", err)
+		fail(w, http.StatusServiceUnavailable, "the store does not answer; see the log")
+		return
+	}
+	reply(w, http.StatusOK, map[string]string{"status": "ready"})
+}
+
+func reply(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	// An error here means that the client has gone.
+	_ = json.NewEncoder(w).Encode(v)
+}
+
+func fail(w http.ResponseWriter, status int, why string) {
+	reply(w, status, map[string]string{"error": why})
+}
+
+// liveRuns counts the runs that have not ended when it is asked.
+type liveRuns struct{ store Store }
+
+var waitingRuns = prometheus.NewDesc("dockbell_runs_waiting", "Accepted runs that have not started.", nil, nil)
+
+func (liveRuns) Describe(ch chan<- *prometheus.Desc) { ch <- waitingRuns }
+
+func (l liveRuns) Collect(ch chan<- prometheus.Metric) {
+	waiting, _, err := l.store.Live(context.Background())
+	if err != nil {
+		ch <- prometheus.NewInvalidMetric(waitingRuns, err)
+		return
+	}
+	ch <- prometheus.MustNewConstMetric(waitingRuns, prometheus.GaugeValue, float64(waiting))
+}

@@ -1,0 +1,140 @@
+package source
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// distributionEvent is an event of the CNCF Distribution registry ("Work with
+// notifications", sections "Envelope" and "Events"). GitLab's registry sends
+// the same. Versions 1 and 2 of the media type do not differ in the body.
+type distributionEvent struct {
+	ID        string          `json:"id"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Action    string          `json:"action"`
+	Target    struct {
+		MediaType      string `json:"mediaType"`
+		ArtifactType   string `json:"artifactType"`
+		Digest         string `json:"digest"`
+		Repository     string `json:"repository"`
+		FromRepository string `json:"fromRepository"`
+		URL            string `json:"url"`
+		Tag            string `json:"tag"`
+
+		// References are sent when the registry is configured to
+		// (events.includereferences). They alone tell a chart or an
+		// attestation from an image.
+		References []struct {
+			MediaType string `json:"mediaType"`
+		} `json:"references"`
+	} `json:"target"`
+	Request struct {
+		Host string `json:"host"`
+	} `json:"request"`
+	Actor struct {
+		Name string `json:"name"`
+	} `json:"actor"`
+}
+
+func parseDistribution(_ http.Header, body []byte) ([]trigger.Event, error) {
+	const want = `expected the envelope of a distribution registry, {"events": […]}: %w`
+	var envelope struct {
+		Events []each[distributionEvent] `json:"events"`
+	}
+	if err := readJSON(body, &envelope); err != nil {
+		return nil, fmt.Errorf(want, err)
+	}
+	if envelope.Events == nil {
+		if err := noEvents(body); err != nil {
+			return nil, fmt.Errorf(want, err)
+		}
+		return nil, nil
+	}
+	events, err := batch(envelope.Events, distributionEvent.event)
+	if err != nil {
+		return nil, fmt.Errorf(want, err)
+	}
+	return events, nil
+}
+
+// noEvents tells an envelope without events, where the registry leaves the
+// list out, from what another sender sends.
+func noEvents(body []byte) error {
+	var keys map[string]json.RawMessage
+	if err := readJSON(body, &keys); err != nil {
+		return err
+	}
+	if keys == nil {
+		return errors.New("it is null")
+	}
+	if _, ok := keys["events"]; ok || len(keys) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no events, but %s", printable(strings.Join(slices.Sorted(maps.Keys(keys)), ", ")))
+}
+
+func (d distributionEvent) event() (trigger.Event, error) {
+	if d.Action == "" {
+		return trigger.Event{}, errors.New("no action")
+	}
+	t := d.Target
+	e := trigger.Event{
+		ID:         d.ID,
+		MediaType:  t.MediaType,
+		Actor:      d.Actor.Name,
+		OccurredAt: moment(d.Timestamp, time.UTC),
+	}
+	// The action counts, not the presence of a tag: the pull that a deploy
+	// causes carries the same target as the push that caused the deploy.
+	switch d.Action {
+	case "push":
+		e.Action = trigger.Push
+		e.Ignored = d.ignored()
+	case "delete":
+		e.Action = trigger.Delete
+		e.Ignored = d.ignored()
+	case "pull":
+		e.Ignored = "pull"
+	case "mount":
+		e.Ignored = "blob"
+	default:
+		e.Ignored = "other-event"
+	}
+	return named(e, d.host(), t.Repository, t.Tag, t.Digest), nil
+}
+
+// ignored tells manifests of images from the rest. Most events of a push are
+// its blobs; whether it is one shows in the URL when not in the type.
+func (d distributionEvent) ignored() string {
+	t := d.Target
+	if t.FromRepository != "" {
+		return "blob"
+	}
+	if i := strings.LastIndexByte(t.URL, '/'); i > 0 && strings.HasSuffix(t.URL[:i], "/blobs") {
+		return "blob"
+	}
+	m := manifest{tag: t.Tag, mediaType: t.MediaType, artifactType: t.ArtifactType}
+	for _, r := range t.References {
+		m.parts = append(m.parts, r.MediaType)
+	}
+	return m.ignored()
+}
+
+// host is the registry as the client named it. Events that the registry makes
+// by itself have no request, those for a deleted name no URL either.
+func (d distributionEvent) host() string {
+	fromURL := ""
+	if u, err := url.Parse(d.Target.URL); err == nil {
+		fromURL = u.Host
+	}
+	return host(d.Request.Host, fromURL)
+}

@@ -1,0 +1,125 @@
+package source
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// dockerHubPush is the webhook of Docker Hub (Docker documentation, "Docker
+// Hub webhooks", section "Example webhook payload"). There is no digest, no
+// event id and no other kind of event. Only what is used is named here: other
+// fields change their type between one sample and the next.
+type dockerHubPush struct {
+	CallbackURL string `json:"callback_url"`
+	PushData    *struct {
+		PushedAt  json.RawMessage `json:"pushed_at"` // seconds, written as an integer or as 1.4e+09
+		Pusher    string          `json:"pusher"`
+		Tag       string          `json:"tag"`
+		MediaType string          `json:"media_type"` // of the config, not of the manifest
+	} `json:"push_data"`
+	Repository *struct {
+		RepoName  string `json:"repo_name"`
+		Namespace string `json:"namespace"`
+		Name      string `json:"name"`
+	} `json:"repository"`
+}
+
+func parseDockerHub(_ http.Header, body []byte) ([]trigger.Event, error) {
+	e, err := dockerHubEvent(body)
+	if err != nil {
+		return nil, fmt.Errorf(`expected a push of Docker Hub, {"push_data": {…}, "repository": {…}}: %w`, err)
+	}
+	return []trigger.Event{e}, nil
+}
+
+func dockerHubEvent(body []byte) (trigger.Event, error) {
+	var p dockerHubPush
+	err := readJSON(body, &p)
+	if err != nil {
+		if lenient := literalBackslashes(body); len(lenient) > len(body) {
+			p = dockerHubPush{}
+			err = readJSON(lenient, &p)
+		}
+	}
+	switch {
+	case err != nil:
+		return trigger.Event{}, err
+	case p.PushData == nil:
+		return trigger.Event{}, errors.New("no push_data")
+	case p.Repository == nil:
+		return trigger.Event{}, errors.New("no repository")
+	case p.PushData.Tag == "":
+		return trigger.Event{}, errors.New("no push_data.tag")
+	}
+	img, err := trigger.NewImage(trigger.DockerHub, p.repository(), p.PushData.Tag, "")
+	if err != nil {
+		return trigger.Event{}, err
+	}
+	return trigger.Event{
+		Image:      img,
+		Action:     trigger.Push,
+		Actor:      p.PushData.Pusher,
+		OccurredAt: moment(p.PushData.PushedAt, time.UTC),
+		Ignored:    manifest{tag: img.Tag, parts: []string{p.PushData.MediaType}}.ignored(),
+		Callback:   dockerHubCallback(p.CallbackURL),
+	}, nil
+}
+
+// repository is the name with its namespace, which repo_name may lack. A name
+// that has none anywhere is an official image.
+func (p dockerHubPush) repository() string {
+	name, namespace := p.Repository.RepoName, p.Repository.Namespace
+	if name == "" {
+		name = p.Repository.Name
+	}
+	if namespace == "" || strings.Contains(name, "/") {
+		return name
+	}
+	return namespace + "/" + name
+}
+
+// dockerHubCallback lets only Docker's own hosts be called back. The body is
+// not signed, so anybody who learns the hook's address could otherwise have
+// dockbell send a request anywhere.
+func dockerHubCallback(s string) string {
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "https" || u.User != nil || u.Opaque != "" {
+		return ""
+	}
+	if u.Host != "registry.hub.docker.com" && u.Host != "hub.docker.com" {
+		return ""
+	}
+	return u.String()
+}
+
+// literalBackslashes doubles each backslash in a string that stands before a
+// character which JSON does not let be escaped. Docker's documentation prints
+// a Dockerfile with "\]" in it, and people try a receiver with that sample.
+func literalBackslashes(body []byte) []byte {
+	var out bytes.Buffer
+	inString := false
+	for i := 0; i < len(body); i++ {
+		c := body[i]
+		out.WriteByte(c)
+		switch {
+		case c == '"':
+			inString = !inString
+		case c == '\\' && inString && i+1 < len(body):
+			if strings.IndexByte(`"\/bfnrtu`, body[i+1]) < 0 {
+				out.WriteByte('\\')
+				continue
+			}
+			i++
+			out.WriteByte(body[i])
+		}
+	}
+	return out.Bytes()
+}

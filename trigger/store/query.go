@@ -1,0 +1,150 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// rowScanner is a row of a result.
+type rowScanner interface{ Scan(into ...any) error }
+
+const eventFields = "e.source, e.sender_id, e.action, e.registry, e.repository, e.tag, e.digest, e.media_type, e.actor, e.occurred_at, e.received_at"
+
+const selectRuns = `SELECT r.id, r.event_id, r.rule, r.idx, r.kind, r.target, r.spec, r.lane, r.mode, r.ordered, r.ordering, r.attempts, r.timeout, r.after, r.followed,
+	r.state, r.reason, r.attempt, r.not_before, r.created_at, r.started_at, r.finished_at, ` + eventFields + `
+	FROM runs r JOIN events e ON e.id = r.event_id`
+
+// runColumns are where the columns of selectRuns go.
+func runColumns(r *trigger.Run) []any {
+	return append([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
+		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt)}, eventColumns(&r.Event)...)
+}
+
+func eventColumns(e *trigger.Event) []any {
+	return []any{&e.Source, &e.ID, &e.Action, &e.Registry, &e.Repository, &e.Tag, &e.Digest, &e.MediaType, &e.Actor, (*nanoTime)(&e.OccurredAt), (*nanoTime)(&e.ReceivedAt)}
+}
+
+// nanoTime reads a stored time.
+type nanoTime time.Time
+
+func (t *nanoTime) Scan(v any) error {
+	n, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("a time is stored as %T", v)
+	}
+	*t = nanoTime(timeOf(n))
+	return nil
+}
+
+// Runs lists runs, newest first.
+func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error) {
+	var w where
+	w.add(f.Before > 0, "r.id < ?", f.Before)
+	w.add(f.State != "", "r.state = ?", f.State)
+	w.add(f.Rule != "", "r.rule = ?", f.Rule)
+	w.add(f.Repository != "", "r.repository = ?", f.Repository)
+	w.add(f.Event > 0, "r.event_id = ?", f.Event)
+	runs := []trigger.Run{}
+	err := each(s.read.QueryContext(ctx, selectRuns+w.clause()+" ORDER BY r.id DESC LIMIT ?", append(w.args, f.Limit)...))(func(rows rowScanner) error {
+		var r trigger.Run
+		err := rows.Scan(runColumns(&r)...)
+		runs = append(runs, r)
+		return err
+	})
+	return runs, err
+}
+
+// Run gives one run with its tries; ok is false when there is none.
+func (s *Store) Run(ctx context.Context, id int64) (r trigger.Run, attempts []trigger.Attempt, ok bool, err error) {
+	err = s.read.QueryRowContext(ctx, selectRuns+" WHERE r.id = ?", id).Scan(runColumns(&r)...)
+	if err == sql.ErrNoRows {
+		return r, nil, false, nil
+	}
+	if err != nil {
+		return r, nil, false, err
+	}
+	err = each(s.read.QueryContext(ctx, "SELECT n, started_at, finished_at, state, reason, log FROM attempts WHERE run_id = ? ORDER BY n", id))(func(rows rowScanner) error {
+		var a trigger.Attempt
+		err := rows.Scan(&a.N, (*nanoTime)(&a.StartedAt), (*nanoTime)(&a.FinishedAt), &a.State, &a.Reason, &a.Log)
+		attempts = append(attempts, a)
+		return err
+	})
+	return r, attempts, err == nil, err
+}
+
+// Events lists events, newest first, with the ids of their runs.
+func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error) {
+	var w where
+	w.add(f.Before > 0, "e.id < ?", f.Before)
+	w.add(f.Repository != "", "e.repository = ?", f.Repository)
+	events := []trigger.EventRecord{}
+	err := each(s.read.QueryContext(ctx, "SELECT e.id, e.delivery_id, e.reason, "+eventFields+" FROM events e"+w.clause()+" ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)...))(func(rows rowScanner) error {
+		var e trigger.EventRecord
+		err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
+		events = append(events, e)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i := range events {
+		if events[i].Runs, err = s.runIDs(ctx, events[i].ID); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
+}
+
+func (s *Store) runIDs(ctx context.Context, event int64) (ids []int64, err error) {
+	err = each(s.read.QueryContext(ctx, "SELECT id FROM runs WHERE event_id = ? ORDER BY id", event))(func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
+// Outcomes gives the states of an event's runs, without those that wait for
+// the others.
+func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.State, err error) {
+	err = each(s.read.QueryContext(ctx, "SELECT state FROM runs WHERE event_id = ? AND after = 0 ORDER BY id", event))(func(rows rowScanner) error {
+		var state trigger.State
+		err := rows.Scan(&state)
+		states = append(states, state)
+		return err
+	})
+	return states, err
+}
+
+// Live counts the runs that have not ended.
+func (s *Store) Live(ctx context.Context) (waiting, running int, err error) {
+	err = s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running')
+		FROM runs WHERE state IN ('waiting', 'running')`).Scan(&waiting, &running)
+	return waiting, running, err
+}
+
+// where collects the conditions of a query.
+type where struct {
+	conditions []string
+	args       []any
+}
+
+func (w *where) add(when bool, condition string, arg any) {
+	if when {
+		w.conditions = append(w.conditions, condition)
+		w.args = append(w.args, arg)
+	}
+}
+
+func (w *where) clause() string {
+	if len(w.conditions) == 0 {
+		return ""
+	}
+	return " WHERE " + strings.Join(w.conditions, " AND ")
+}
