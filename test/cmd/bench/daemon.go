@@ -1,0 +1,92 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// daemon is a dockbell that is measured.
+type daemon struct {
+	hooks, admin string
+	cmd          *exec.Cmd
+}
+
+var listening = regexp.MustCompile(`msg=listening hooks=(\S+) admin=(\S+)`)
+
+// serve starts dockbell below a folder of its own.
+func (b *bench) serve(ctx context.Context, name, config string) (*daemon, error) {
+	dir := filepath.Join(b.dir, name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "dockbell.yaml"), []byte(config), 0o600); err != nil {
+		return nil, err
+	}
+	d := &daemon{cmd: exec.CommandContext(ctx, b.program, "serve")}
+	d.cmd.Dir = dir
+	d.cmd.Env = os.Environ()
+	if b.cluster != nil {
+		d.cmd.Env = append(d.cmd.Env, "KUBECONFIG="+b.cluster.Kubeconfig)
+	}
+	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stderr, err := d.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return nil, err
+	}
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() {
+		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
+			d.hooks, d.admin = "http://"+m[1]+"/hooks/registry", "http://"+m[2]
+			go func() { _, _ = io.Copy(io.Discard, stderr) }() // until it ends
+			return d, nil
+		}
+	}
+	return nil, fmt.Errorf("dockbell did not start: %w", d.cmd.Wait())
+}
+
+func (d *daemon) stop() {
+	_ = d.cmd.Process.Signal(syscall.SIGTERM) // ended already is fine
+	_ = d.cmd.Wait()
+}
+
+// client has a connection for each sender.
+var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
+
+// post sends a notification and wants a 2xx.
+func post(ctx context.Context, url string, body []byte) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+		return err
+	}
+	if resp.StatusCode/100 != 2 {
+		return fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	return nil
+}
+
+// notification is what a registry sends about one push, about 1.5 KB of it.
+func notification(id, repository, tag string, n int) []byte {
+	return fmt.Appendf(nil, `{"events":[{"id":%q,"timestamp":%q,"action":"push","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":522,"length":522,"repository":%q,"tag":%q,"url":"https://registry.example.com/v2/%s/manifests/sha256:%064x","references":[{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%064x","size":55},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%064x","size":120},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%064x","size":4120}]},"request":{"id":"7c66f28b-de19-40a4-821c-6f5f6c0003a4","addr":"10.0.0.1:41234","host":"registry.example.com","method":"PUT","useragent":"docker/28.2.2 go/go1.24.3 kernel/6.8.0 os/linux arch/amd64 UpstreamClient(Docker-Client/28.2.2 (linux))"},"actor":{"name":"ci-bot"},"source":{"addr":"registry-7d9c5b6f4-x2x7p:5000","instanceID":"01a1fc46-1c2a-7286-baf5-295d1aae7b44"}}]}`,
+		id, time.Now().UTC().Format(time.RFC3339Nano), n, repository, tag, repository, n, n+1, n+2, n+3)
+}

@@ -1,0 +1,247 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/tools/cache"
+	watchtools "k8s.io/client-go/tools/watch"
+
+	"github.com/dockbell/dockbell/test/parts"
+)
+
+const (
+	single       = 300 // deploys one after the other
+	burst        = 200 // deploys at once
+	burstRounds  = 5
+	burstWorkers = 64 // as many PATCHes at once as dockbell makes runs
+	ns           = "bench"
+)
+
+// deploys compares event-to-change with bare PATCHes, both until a watch of
+// the API server shows the change. Deployments have no replicas: what the
+// controllers do afterwards is not measured.
+func (b *bench) deploys(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx) // ends the watch before the server that it asks
+	defer cancel()
+	bin, err := parts.Build(ctx, os.Stderr)
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(b.dir, "cluster")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if b.cluster, err = parts.StartCluster(ctx, bin, dir); err != nil {
+		return err
+	}
+	defer b.cluster.Stop()
+	defer cancel()
+	if _, err := b.cluster.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns}}, metav1.CreateOptions{}); err != nil {
+		return err
+	}
+	var rules strings.Builder
+	for i := range burst {
+		if err := b.createDeployment(ctx, name(i)); err != nil {
+			return err
+		}
+		fmt.Fprintf(&rules, "  - {name: %[1]s, repo: registry.example.com/shop/%[1]s, actions: [{kubernetes: {target: deployment/%[1]s, namespace: %[2]s}}]}\n", name(i), ns)
+	}
+	w, err := b.watch(ctx)
+	if err != nil {
+		return err
+	}
+	d, err := b.serve(ctx, "deploys", `
+server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}
+sources: {registry: {type: distribution, auth: none}}
+rules:
+`+rules.String())
+	if err != nil {
+		return err
+	}
+	defer d.stop()
+	m := &deployBench{bench: b, daemon: d, seen: w}
+	for range 20 { // connections, watches, caches
+		if _, err := m.timed(ctx, m.patch, 0); err != nil {
+			return err
+		}
+		if _, err := m.timed(ctx, m.event, 0); err != nil {
+			return err
+		}
+	}
+	if err := m.oneByOne(ctx); err != nil {
+		return err
+	}
+	return m.burst(ctx)
+}
+
+// deployBench changes Deployments, each time to a version never seen.
+type deployBench struct {
+	*bench
+	daemon  *daemon
+	seen    *watcher
+	version int
+}
+
+// timed is how long a change of some Deployments takes, all at once, until
+// the watch shows the last of them.
+func (m *deployBench) timed(ctx context.Context, change func(ctx context.Context, i int, tag string) error, which ...int) (time.Duration, error) {
+	m.version++
+	tag := fmt.Sprintf("v1.%d.0", m.version)
+	done := m.seen.expect(len(which), tag)
+	began := time.Now()
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, burstWorkers)
+	failed := make(chan error, len(which))
+	for _, i := range which {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if err := change(ctx, i, tag); err != nil {
+				failed <- err
+			}
+		})
+	}
+	wg.Wait()
+	select {
+	case err := <-failed:
+		return 0, err
+	case at := <-done:
+		return at.Sub(began), nil
+	case <-time.After(30 * time.Second):
+		return 0, fmt.Errorf("%s was not seen on %d Deployments", tag, len(which))
+	}
+}
+
+func (m *deployBench) event(ctx context.Context, i int, tag string) error {
+	return post(ctx, m.daemon.hooks, notification(name(i)+tag, "shop/"+name(i), tag, m.version))
+}
+
+func (m *deployBench) patch(ctx context.Context, i int, tag string) error {
+	patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.example.com/shop/%s:%s"}]`, name(i), tag)
+	_, err := m.cluster.Client.AppsV1().Deployments(ns).Patch(ctx, name(i), types.JSONPatchType, []byte(patch), metav1.PatchOptions{})
+	return err
+}
+
+func (m *deployBench) oneByOne(ctx context.Context) error {
+	var events, patches []time.Duration
+	for range single {
+		e, err := m.timed(ctx, m.event, 0)
+		if err != nil {
+			return err
+		}
+		p, err := m.timed(ctx, m.patch, 0)
+		if err != nil {
+			return err
+		}
+		events, patches = append(events, e), append(patches, p)
+	}
+	for _, q := range []struct {
+		name, target string
+		p            float64
+	}{{"p50", "at most 1.3 x", 0.5}, {"p99", "at most 2 x", 0.99}} {
+		e, p := percentile(events, q.p), percentile(patches, q.p)
+		m.row("push sent to Deployment changed, "+q.name+", beside a bare PATCH", ms(e), ms(p), float64(e)/float64(p), q.target)
+	}
+	return nil
+}
+
+func (m *deployBench) burst(ctx context.Context) error {
+	all := make([]int, burst)
+	for i := range all {
+		all[i] = i
+	}
+	var events, patches []time.Duration
+	for range burstRounds {
+		e, err := m.timed(ctx, m.event, all...)
+		if err != nil {
+			return err
+		}
+		p, err := m.timed(ctx, m.patch, all...)
+		if err != nil {
+			return err
+		}
+		events, patches = append(events, e), append(patches, p)
+	}
+	e, p := percentile(events, 0.5), percentile(patches, 0.5)
+	m.row(fmt.Sprintf("burst of %d pushes for %d Deployments, beside bare PATCHes", burst, burst),
+		fmt.Sprintf("%.0f/s", burst/e.Seconds()), fmt.Sprintf("%.0f/s", burst/p.Seconds()), float64(p)/float64(e), "at least 0.8 x")
+	return nil
+}
+
+func name(i int) string { return fmt.Sprintf("app-%d", i) }
+
+func (b *bench) createDeployment(ctx context.Context, name string) error {
+	labels := map[string]string{"app": name}
+	none := int32(0)
+	_, err := b.cluster.Client.AppsV1().Deployments(ns).Create(ctx, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: name},
+		Spec: appsv1.DeploymentSpec{Replicas: &none, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
+			ObjectMeta: metav1.ObjectMeta{Labels: labels},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "registry.example.com/shop/" + name + ":v1.0.0"}}},
+		}},
+	}, metav1.CreateOptions{})
+	return err
+}
+
+// watcher tells when Deployments have got a tag.
+type watcher struct {
+	mu   sync.Mutex
+	tag  string
+	want int
+	have map[string]bool
+	done chan time.Time
+}
+
+func (b *bench) watch(ctx context.Context) (*watcher, error) {
+	list, err := b.cluster.Client.AppsV1().Deployments(ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return nil, err
+	}
+	// The API server ends watches that cannot follow a burst; this one goes on
+	// where it ended.
+	events, err := watchtools.NewRetryWatcherWithContext(ctx, list.ResourceVersion, &cache.ListWatch{WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+		return b.cluster.Client.AppsV1().Deployments(ns).Watch(ctx, o)
+	}})
+	if err != nil {
+		return nil, err
+	}
+	w := &watcher{}
+	go func() {
+		for e := range events.ResultChan() {
+			if d, ok := e.Object.(*appsv1.Deployment); ok && e.Type == watch.Modified {
+				w.see(d.Name, d.Spec.Template.Spec.Containers[0].Image)
+			}
+		}
+	}()
+	return w, nil
+}
+
+func (w *watcher) expect(n int, tag string) <-chan time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.tag, w.want, w.have, w.done = ":"+tag, n, map[string]bool{}, make(chan time.Time, 1)
+	return w.done
+}
+
+func (w *watcher) see(name, image string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.want == 0 || !strings.HasSuffix(image, w.tag) {
+		return
+	}
+	if w.have[name] = true; len(w.have) == w.want {
+		w.done <- time.Now()
+		w.want = 0
+	}
+}

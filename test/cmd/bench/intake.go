@@ -1,0 +1,218 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	intakeTime   = 5 * time.Second
+	intakeRounds = 3 // interleaved, so that a noisy moment hits all alike
+)
+
+// rate is what senders reached: deliveries a second and how long one took.
+type rate struct {
+	perSecond float64
+	p50, p99  time.Duration
+}
+
+// intake compares durable intake with a server that does nothing and with a
+// loop that only appends and flushes the same bytes. The runs that the
+// deliveries make wait behind one that is held, so that nothing but intake is
+// measured.
+func (b *bench) intake(ctx context.Context) error {
+	release := make(chan struct{})
+	held := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	})}
+	nothing := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // as a handler must to keep the connection
+		w.WriteHeader(http.StatusAccepted)
+	})}
+	heldURL, err := listen(&held)
+	if err != nil {
+		return err
+	}
+	nothingURL, err := listen(&nothing)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	defer nothing.Close()
+	defer close(release)
+	d, err := b.serve(ctx, "intake", fmt.Sprintf(`
+server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}
+sources: {registry: {type: distribution, auth: none}}
+rules:
+  - {name: held, repo: "**", actions: [{http: {url: %q, lane: one, timeout: 10m}}]}
+`, heldURL))
+	if err != nil {
+		return err
+	}
+	defer d.stop()
+	log, err := newGroupLog(filepath.Join(b.dir, "raw.log"))
+	if err != nil {
+		return err
+	}
+	defer log.close()
+
+	var id atomic.Int64
+	body := func() []byte {
+		n := int(id.Add(1))
+		return notification(fmt.Sprint("intake-", n), fmt.Sprint("shop/app-", n%1000), fmt.Sprint("v", n), n)
+	}
+	for _, senders := range []int{1, 64} {
+		var ours, bare, raw []rate
+		for range intakeRounds {
+			for _, m := range []struct {
+				into *[]rate
+				do   func() error
+			}{
+				{&ours, func() error { return post(ctx, d.hooks, body()) }},
+				{&bare, func() error { return post(ctx, nothingURL, body()) }},
+				{&raw, func() error { return log.append(body()) }},
+			} {
+				r, err := measureRate(senders, m.do)
+				if err != nil {
+					return err
+				}
+				*m.into = append(*m.into, r)
+			}
+		}
+		o, n, w := median(ours), median(bare), median(raw)
+		targets := map[int]string{1: "", 64: "at least 0.3 x; p99 below 50 ms"}
+		b.row(fmt.Sprintf("durable intake, %d senders, beside a server that does nothing", senders),
+			fmt.Sprintf("%.0f/s, p50 %s, p99 %s", o.perSecond, ms(o.p50), ms(o.p99)), fmt.Sprintf("%.0f/s", n.perSecond), o.perSecond/n.perSecond, targets[senders])
+		b.row(fmt.Sprintf("durable intake, %d senders, beside append + group commit", senders),
+			fmt.Sprintf("%.0f/s", o.perSecond), fmt.Sprintf("%.0f/s", w.perSecond), o.perSecond/w.perSecond, "")
+	}
+	return nil
+}
+
+func listen(s *http.Server) (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	go func() { _ = s.Serve(l) }() // until it is closed
+	return "http://" + l.Addr().String() + "/", nil
+}
+
+// measureRate lets senders work for a while, each one call after the other.
+func measureRate(senders int, do func() error) (rate, error) {
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var all []time.Duration
+	var failed error
+	began := time.Now()
+	for range senders {
+		wg.Go(func() {
+			var took []time.Duration
+			for time.Since(began) < intakeTime {
+				t := time.Now()
+				if err := do(); err != nil {
+					mu.Lock()
+					failed = err
+					mu.Unlock()
+					return
+				}
+				took = append(took, time.Since(t))
+			}
+			mu.Lock()
+			all = append(all, took...)
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if failed != nil {
+		return rate{}, failed
+	}
+	return rate{float64(len(all)) / time.Since(began).Seconds(), percentile(all, 0.5), percentile(all, 0.99)}, nil
+}
+
+// median by rate.
+func median(rates []rate) rate {
+	best := append([]rate(nil), rates...)
+	for i := range best {
+		for j := i; j > 0 && best[j].perSecond < best[j-1].perSecond; j-- {
+			best[j], best[j-1] = best[j-1], best[j]
+		}
+	}
+	return best[len(best)/2]
+}
+
+// groupLog appends to a file; calls that wait for the same flush share it.
+// Nothing durable can be faster.
+type groupLog struct {
+	file    *os.File
+	entries chan entry
+	done    chan struct{}
+}
+
+type entry struct {
+	data    []byte
+	flushed chan error
+}
+
+func newGroupLog(path string) (*groupLog, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &groupLog{file: f, entries: make(chan entry), done: make(chan struct{})}
+	go l.loop()
+	return l, nil
+}
+
+func (l *groupLog) append(data []byte) error {
+	e := entry{data, make(chan error, 1)}
+	l.entries <- e
+	return <-e.flushed
+}
+
+func (l *groupLog) loop() {
+	defer close(l.done)
+	for first := range l.entries {
+		batch := []entry{first}
+	more:
+		for len(batch) < 512 {
+			select {
+			case e, ok := <-l.entries:
+				if !ok {
+					break more
+				}
+				batch = append(batch, e)
+			default:
+				break more
+			}
+		}
+		var all []byte
+		for _, e := range batch {
+			all = append(all, e.data...)
+		}
+		_, err := l.file.Write(all)
+		if err == nil {
+			err = l.file.Sync()
+		}
+		for _, e := range batch {
+			e.flushed <- err
+		}
+	}
+}
+
+func (l *groupLog) close() {
+	close(l.entries)
+	<-l.done
+	l.file.Close()
+}
