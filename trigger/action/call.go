@@ -21,6 +21,9 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
+// hidden stands where a secret was.
+const hidden = "<secret>"
+
 // call is one request, with what must not be shown of it.
 type call struct {
 	client   *http.Client
@@ -33,13 +36,33 @@ type call struct {
 	secrets  []string // never in an error or the log
 }
 
-// newCall makes a request with what all have in common.
-func newCall(client *http.Client, method, url, shown string) *call {
+// newCall makes a request with what all have in common. What shown leaves out
+// of the URL is kept from errors and the log.
+func newCall(client *http.Client, method, address, shown string) *call {
 	return &call{
-		client: client, method: method, url: url, shown: shown,
+		client: client, method: method, url: address, shown: shown,
 		header:   http.Header{"User-Agent": {"dockbell"}},
 		harmless: method == http.MethodGet || method == http.MethodHead || method == http.MethodPut || method == http.MethodDelete,
+		secrets:  hiddenParts(address, shown),
 	}
+}
+
+// hiddenParts are the parts of a URL that a server may repeat and that are not
+// shown. Short ones are in every text and are no secrets.
+func hiddenParts(address, shown string) []string {
+	const short = 8
+	u, err := url.Parse(address)
+	if err != nil {
+		return []string{address}
+	}
+	parts := []string{address, u.RequestURI(), u.RawQuery}
+	for _, values := range u.Query() {
+		parts = append(parts, values...)
+	}
+	if !strings.HasSuffix(shown, u.EscapedPath()) {
+		parts = append(append(parts, u.Path, u.EscapedPath()), strings.Split(u.Path, "/")...)
+	}
+	return slices.DeleteFunc(parts, func(p string) bool { return len(p) < short || strings.Contains(shown, p) })
 }
 
 // answer is what came back.
@@ -58,7 +81,7 @@ func (c *call) do(ctx context.Context) (*answer, error) {
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { sent.Store(true) }})
 	req, err := http.NewRequestWithContext(traced, c.method, c.url, bytes.NewReader(c.body))
 	if err != nil {
-		return nil, c.failed("cannot be made", err)
+		return nil, c.failed("cannot be made", errors.New("its URL is malformed"))
 	}
 	req.Header = c.header.Clone()
 	resp, err := c.client.Do(req)
@@ -94,41 +117,41 @@ func (c *call) failed(what string, err error) error {
 }
 
 // checkStatus is nil for 2xx.
-func (a *answer) checkStatus(hint string) error {
+func (a *answer) checkStatus(advice string) error {
 	if a.status/100 == 2 {
 		return nil
 	}
-	return a.fault(hint)
+	return a.fault(advice)
 }
 
-// fault makes an error of an answer that is not what was wanted, with the
-// advice of its kind. The package's documentation says what is repeated.
-func (a *answer) fault(hint string) error {
-	c := a.call
-	uncertain := a.status == http.StatusInternalServerError || a.status == http.StatusBadGateway || a.status == http.StatusGatewayTimeout
-	if location := a.header.Get("Location"); location != "" && a.status/100 == 3 {
-		hint = strings.TrimPrefix(hint+"; ", "; ") + "it redirects to " + showURL(location) +
-			", and a redirect is only followed on the same host, with TLS kept and for requests that stay what they are"
+// fault makes an error of an answer that is not what was wanted. The
+// package's documentation says what is repeated.
+func (a *answer) fault(advice string) error {
+	switch a.status {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		return a.retry(a.words(advice))
+	case http.StatusInternalServerError, http.StatusBadGateway, http.StatusGatewayTimeout:
+		if a.call.harmless {
+			return a.retry(a.words(advice))
+		}
+		return a.words(advice, "it may have happened, so it is not repeated")
 	}
-	if uncertain && !c.harmless {
-		hint = strings.TrimPrefix(hint+"; ", "; ") + "it may have happened, so it is not repeated"
+	return a.words(advice)
+}
+
+// words is an error that says what came back and what to do about it.
+func (a *answer) words(advice ...string) error {
+	if location := a.header.Get("Location"); location != "" && a.status/100 == 3 {
+		advice = append(advice, "it redirects to "+showURL(location)+", which is followed only on the same host, with TLS kept, and when the method stays the same")
 	}
 	msg := a.String()
-	if hint != "" {
-		msg += ": " + hint
+	if advice = slices.DeleteFunc(advice, func(s string) bool { return s == "" }); len(advice) > 0 {
+		msg += ": " + strings.Join(advice, "; ")
 	}
 	if says := a.excerpt(); says != "" {
 		msg += ". It says: " + says
 	}
-	err := errors.New(c.hide(msg))
-	switch a.status {
-	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return a.retry(err)
-	}
-	if uncertain && c.harmless {
-		return a.retry(err)
-	}
-	return err
+	return errors.New(a.call.hide(msg))
 }
 
 func (a *answer) retry(err error) error {
@@ -145,7 +168,13 @@ var markup = regexp.MustCompile(`(?is)<(script|style|head)\b.*?</(?:script|style
 func (a *answer) excerpt() string {
 	s := a.call.hide(strings.ToValidUTF8(string(a.body), "�"))
 	if strings.HasPrefix(strings.TrimSpace(s), "<") {
-		s = a.call.hide(html.UnescapeString(markup.ReplaceAllString(s, " ")))
+		s = markup.ReplaceAllStringFunc(s, func(tag string) string {
+			if tag == hidden {
+				return tag
+			}
+			return " "
+		})
+		s = a.call.hide(html.UnescapeString(s))
 	}
 	return clip(oneLine(s), excerptLimit)
 }
@@ -176,13 +205,17 @@ func retryAfter(s string, now time.Time) time.Duration {
 // hide blanks out the call's secrets in a text.
 func (c *call) hide(s string) string { return hide(s, c.secrets) }
 
+// scheme begins the value of an Authorization header, of which the rest is the
+// secret.
+var scheme = regexp.MustCompile(`^(?i:basic|bearer|token) +`)
+
 // hide blanks out secrets in every form in which they travel.
 func hide(s string, secrets []string) string {
 	var forms []string
 	for _, secret := range secrets {
 		plain := []string{secret}
-		if _, credentials, ok := strings.Cut(secret, " "); ok {
-			plain = append(plain, credentials) // of "Bearer abc"
+		if m := scheme.FindString(secret); m != "" {
+			plain = append(plain, secret[len(m):])
 		}
 		for _, p := range plain {
 			quoted, _ := json.Marshal(p) // a string always marshals
@@ -193,7 +226,7 @@ func hide(s string, secrets []string) string {
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
 	for _, form := range forms {
 		if strings.TrimSpace(form) != "" {
-			s = strings.ReplaceAll(s, form, "<secret>")
+			s = strings.ReplaceAll(s, form, hidden)
 		}
 	}
 	return s
@@ -211,12 +244,11 @@ func showURL(s string) string {
 // checkURL checks that an address can be called.
 func checkURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
-	var full *url.Error
 	switch {
 	case s == "":
 		return nil, errors.New("is missing")
-	case errors.As(err, &full):
-		return nil, fmt.Errorf("is not a URL: %w", full.Err)
+	case err != nil:
+		return nil, errors.New("is not a well-formed URL") // err quotes it, and it may be a secret
 	case u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "":
 		return nil, errors.New("must begin with https:// or http:// and a host")
 	case u.User != nil:

@@ -7,11 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -19,169 +21,169 @@ import (
 )
 
 const (
-	// killGrace is how long a command has to end after SIGTERM.
-	killGrace = 5 * time.Second
-
-	// outputHead and outputTail are how much of a command's output is kept:
-	// its beginning, and the end where errors are.
-	outputHead = 16 << 10
-	outputTail = 40 << 10
-
-	// tryAgain is EX_TEMPFAIL of sysexits(3): the command asks to be run
-	// again later.
-	tryAgain = 75
+	commandGrace = 5 * time.Second // between asking a command to end and ending it
+	exitTempFail = 75              // EX_TEMPFAIL of sysexits.h: try again later
 )
 
-// commandSpec is a program with its arguments. There is no shell: what comes
-// from an event reaches the program as one argument or variable, whatever
-// characters it has.
+// commandSpec runs a program on dockbell's machine, without a shell.
 type commandSpec struct {
-	Argv []string          `yaml:"argv"`
-	Env  map[string]string `yaml:"env"`
-	Dir  string            `yaml:"dir"`
+	Argv []string         `yaml:"argv"`
+	Env  map[string]value `yaml:"env"`
+	Dir  string           `yaml:"dir"`
 }
 
-type commandAction struct{ spec commandSpec }
+type command struct{ spec commandSpec }
 
-// Command builds local commands; where they are not allowed, it refuses each.
+// Command builds actions that run a program; unless allowed they are refused.
 func Command(allowed bool) trigger.Builder {
 	return func(decode func(any) error) (trigger.Action, error) {
-		a := &commandAction{}
-		if err := decode(&a.spec); err != nil {
+		var spec commandSpec
+		if err := decode(&spec); err != nil {
 			return nil, err
 		}
 		if !allowed {
-			return nil, errors.New("command actions are off; whoever runs dockbell turns them on with --allow-commands")
+			return nil, errors.New("command actions are off; start dockbell with --allow-commands to turn them on")
 		}
-		return a, a.check()
+		if err := spec.check(); err != nil {
+			return nil, err
+		}
+		return &command{spec}, nil
 	}
 }
 
-func (a *commandAction) check() error {
+func (s commandSpec) check() error {
 	var errs []error
-	if len(a.spec.Argv) == 0 || a.spec.Argv[0] == "" {
-		errs = append(errs, trigger.Field("argv", "is missing: the program and its arguments, each by itself"))
+	fault := func(field, format string, args ...any) { errs = append(errs, trigger.Field(field, format, args...)) }
+	if len(s.Argv) == 0 || s.Argv[0] == "" {
+		fault("argv", "is missing: the program and its arguments, as in [./deploy, --now]")
 	}
-	for name := range a.spec.Env {
-		if name == "" || strings.ContainsAny(name, "=\x00") || strings.HasPrefix(name, "DOCKBELL_") {
-			errs = append(errs, trigger.Field("env", "%q cannot be the name of a variable; DOCKBELL_ is dockbell's own", name))
+	if slices.ContainsFunc(s.Argv, func(arg string) bool { return strings.Contains(arg, "\x00") }) {
+		fault("argv", "must not hold a NUL character")
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Env)) {
+		text, err := s.Env[name].read()
+		switch {
+		case err != nil:
+			fault("env."+name, "%w", err)
+		case name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(text, "\x00"):
+			fault("env."+name, "is not fit for an environment variable")
+		case strings.HasPrefix(name, "DOCKBELL_"):
+			fault("env."+name, "names that begin with DOCKBELL_ are dockbell's own")
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (a *commandAction) Target() string { return "command " + a.spec.Argv[0] }
+// Target is the program.
+func (a *command) Target() string { return a.spec.Argv[0] }
 
-func (a *commandAction) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
-	stdin, err := json.Marshal(run.Event)
+// Do runs the program once, in a process group of its own. The event reaches
+// it only through its arguments, its environment and its standard input, where
+// it is JSON. When ctx ends the group is asked to end and then ended; what
+// the program leaves running in its group ends with it in any case.
+func (a *command) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
+	env, secrets, err := a.environment(run)
+	if err != nil {
+		return trigger.Retry(err) // a secret that is not there; nothing was run
+	}
+	event, err := json.Marshal(run.Event)
 	if err != nil {
 		return err
 	}
-	output := &headTail{}
-	cmd := exec.Command(a.spec.Argv[0], a.spec.Argv[1:]...)
-	cmd.Dir, cmd.Env = a.spec.Dir, a.environment(run)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), output, output
-	cmd.WaitDelay = time.Second // a child that keeps the output open does not hold up the run
-	ownGroup(cmd)
-	defer func() { _, _ = io.WriteString(log, output.String()) }()
+	var out output
+	cmd := exec.CommandContext(ctx, a.spec.Argv[0], a.spec.Argv[1:]...)
+	cmd.Dir, cmd.Env, cmd.Stdin = a.spec.Dir, env, bytes.NewReader(event)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.SysProcAttr = ownGroup()
+	cmd.Cancel = func() error { return signalGroup(cmd, syscall.SIGTERM) }
+	cmd.WaitDelay = commandGrace // also ends the wait for children that keep the output open
+
+	// The program is told of the death of the thread that started it, so this
+	// thread has to live as long as the program does.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("cannot start %s: %w", a.spec.Argv[0], err)
+		return startError(ctx, err)
 	}
-	ended := make(chan struct{})
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		select {
-		case <-ended:
-		case <-ctx.Done():
-			stopGroup(cmd.Process.Pid, ended)
-		}
-	}()
 	err = cmd.Wait()
-	close(ended)
-	<-stopped
-	if ctx.Err() == nil {
-		return exitError(a.spec.Argv[0], err)
+	_ = signalGroup(cmd, syscall.SIGKILL) // what is left of it
+	if text := out.text(secrets); text != "" {
+		fmt.Fprintln(log, text)
 	}
-	return fmt.Errorf("%s was stopped: %w", a.spec.Argv[0], context.Cause(ctx))
+	return commandError(ctx, err)
 }
 
-func exitError(program string, err error) error {
+// startError judges a program that did not start, which had no effect. Another
+// try helps only a machine that was short of something.
+func startError(ctx context.Context, err error) error {
+	short := []error{syscall.EAGAIN, syscall.ENOMEM, syscall.EMFILE, syscall.ENFILE, syscall.ETXTBSY}
+	again := ctx.Err() != nil || slices.ContainsFunc(short, func(s error) bool { return errors.Is(err, s) })
+	err = fmt.Errorf("the command did not start: %w", err)
+	if again {
+		return trigger.Retry(err)
+	}
+	return err
+}
+
+func commandError(ctx context.Context, err error) error {
 	var exit *exec.ExitError
 	switch {
-	case err == nil || errors.Is(err, exec.ErrWaitDelay):
+	case err == nil, errors.Is(err, exec.ErrWaitDelay): // it succeeded and left a child
 		return nil
-	case errors.As(err, &exit) && exit.ExitCode() == tryAgain:
-		return trigger.Retry(fmt.Errorf("%s ended with exit status %d, which asks to be run again", program, tryAgain))
+	case ctx.Err() != nil:
+		return fmt.Errorf("the command was ended before it was done, and may have done a part: %w", context.Cause(ctx))
+	case !errors.As(err, &exit):
+		return fmt.Errorf("the command: %w", err)
+	case exit.ExitCode() == exitTempFail:
+		return trigger.Retry(fmt.Errorf("the command exited with %d: it asks to be tried again later", exitTempFail))
+	case exit.ExitCode() < 0:
+		return fmt.Errorf("the command was ended by something else: %s", exit)
 	}
-	return fmt.Errorf("%s ended with %w", program, err)
+	return fmt.Errorf("the command exited with %d", exit.ExitCode())
 }
 
-// stopGroup ends a command with all that it started: SIGTERM, and SIGKILL for
-// what is left after the grace time.
-func stopGroup(pid int, ended <-chan struct{}) {
-	// The group may be gone already; there is nothing to do about that.
-	_ = syscall.Kill(-pid, syscall.SIGTERM)
-	select {
-	case <-ended:
-	case <-time.After(killGrace):
-	}
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-}
-
-// environment is little: dockbell's own holds its secrets.
-func (a *commandAction) environment(run trigger.Run) []string {
-	env := []string{}
+// environment is everything the program gets to see of dockbell's own, which
+// holds secrets, and the event.
+func (a *command) environment(run trigger.Run) (env, secrets []string, err error) {
+	set := func(name, text string) { env = append(env, name+"="+strings.ReplaceAll(text, "\x00", "")) }
 	for _, name := range []string{"PATH", "HOME", "LANG", "TZ"} {
-		if v, ok := os.LookupEnv(name); ok {
-			env = append(env, name+"="+v)
+		if text, ok := os.LookupEnv(name); ok {
+			set(name, text)
 		}
 	}
+	for name, v := range a.spec.Env {
+		text, err := v.read()
+		if err != nil {
+			return nil, nil, fmt.Errorf("environment variable %s: %w", name, err)
+		}
+		if v.isSecret() {
+			secrets = append(secrets, text)
+		}
+		set(name, text)
+	}
 	e := run.Event
-	for name, value := range map[string]string{
-		"RUN": strconv.FormatInt(run.ID, 10), "EVENT": strconv.FormatInt(run.EventID, 10), "RULE": run.Rule, "ATTEMPT": strconv.Itoa(run.Attempt),
-		"SOURCE": e.Source, "ACTION": e.Action, "ACTOR": e.Actor, "OCCURRED_AT": e.Time().UTC().Format(time.RFC3339),
-		"IMAGE": e.Image.String(), "REGISTRY": e.Registry, "REPOSITORY": e.Repository, "TAG": e.Tag, "DIGEST": e.Digest,
-	} {
-		env = append(env, "DOCKBELL_"+name+"="+value)
-	}
-	for name, value := range a.spec.Env {
-		env = append(env, name+"="+value)
-	}
-	return env
+	set("DOCKBELL_EVENT", strconv.FormatInt(run.EventID, 10))
+	set("DOCKBELL_RUN", strconv.FormatInt(run.ID, 10))
+	set("DOCKBELL_ATTEMPT", strconv.Itoa(run.Attempt))
+	set("DOCKBELL_RULE", run.Rule)
+	set("DOCKBELL_SOURCE", e.Source)
+	set("DOCKBELL_IMAGE", e.Image.String())
+	set("DOCKBELL_REGISTRY", e.Registry)
+	set("DOCKBELL_REPOSITORY", e.Repository)
+	set("DOCKBELL_TAG", e.Tag)
+	set("DOCKBELL_DIGEST", e.Digest)
+	set("DOCKBELL_ACTOR", e.Actor)
+	set("DOCKBELL_ACTION", e.Action)
+	set("DOCKBELL_OCCURRED_AT", e.Time().UTC().Format(time.RFC3339))
+	return env, secrets, nil
 }
 
-// headTail keeps the beginning and the end of what is written to it.
-type headTail struct {
-	mu   sync.Mutex
-	head []byte
-	tail []byte
-	left int // bytes left out between them
-}
-
-func (h *headTail) Write(p []byte) (int, error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	n := min(len(p), outputHead-len(h.head))
-	h.head = append(h.head, p[:n]...)
-	h.tail = append(h.tail, p[n:]...)
-	if over := len(h.tail) - outputTail; over > outputTail {
-		// Only now and then, so that much output costs little.
-		h.left += over
-		h.tail = append(h.tail[:0], h.tail[over:]...)
+// signalGroup reaches the program and its children.
+func signalGroup(cmd *exec.Cmd, sig syscall.Signal) error {
+	if err := syscall.Kill(-cmd.Process.Pid, sig); errors.Is(err, syscall.ESRCH) {
+		return os.ErrProcessDone
+	} else if err != nil {
+		return err
 	}
-	return len(p), nil
-}
-
-func (h *headTail) String() string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	tail, left := h.tail, h.left
-	if over := len(tail) - outputTail; over > 0 {
-		tail, left = tail[over:], left+over
-	}
-	if left == 0 {
-		return string(h.head) + string(tail)
-	}
-	return fmt.Sprintf("%s\n… %d bytes left out …\n%s", h.head, left, tail)
+	return nil
 }

@@ -1,12 +1,9 @@
 package action
 
-import (
-	"os/exec"
-	"syscall"
-)
+import "syscall"
 
-// ownGroup makes the command the leader of a process group, so that it can be
-// ended with all that it started, and lets it end with dockbell.
-func ownGroup(cmd *exec.Cmd) {
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+// ownGroup makes a process the leader of a group, which can be signalled as a
+// whole, and has the kernel kill it when dockbell is killed.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }

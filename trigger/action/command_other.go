@@ -1,12 +1,11 @@
-//go:build !linux
+//go:build unix && !linux
 
 package action
 
-import (
-	"os/exec"
-	"syscall"
-)
+import "syscall"
 
-// ownGroup makes the command the leader of a process group, so that it can be
-// ended with all that it started.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+// ownGroup makes a process the leader of a group, which can be signalled as a
+// whole. Only Linux can end it when dockbell is killed.
+func ownGroup() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Setpgid: true}
+}

@@ -1,75 +1,106 @@
 package action
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
+	"strings"
 
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// callbackSpec is the answer to a webhook of Docker Hub: "Validate a webhook
-// callback" of its documentation.
-type callbackSpec struct {
-	URL string `yaml:"url"`
+// dockerHubSpec tells Docker Hub what became of a push.
+type dockerHubSpec struct {
+	URL string `yaml:"url"` // the callback_url of the push
 }
 
-type callbackAction struct {
-	spec     callbackSpec
+type dockerHubCallback struct {
 	client   *http.Client
-	outcomes func(ctx context.Context, event int64) ([]trigger.State, error)
+	url      string
+	outcomes func(ctx context.Context, eventID int64) ([]trigger.State, error)
 }
 
-// DockerHubCallback builds the answer that tells Docker Hub how the runs of
-// an event ended, as outcomes gives them. No rule names it: the event itself
-// asks for it.
-func DockerHubCallback(client *http.Client, outcomes func(ctx context.Context, event int64) ([]trigger.State, error)) trigger.Builder {
+// DockerHubCallback builds actions that answer the callback of a Docker Hub
+// webhook. outcomes gives how the event's other runs ended.
+func DockerHubCallback(client *http.Client, outcomes func(ctx context.Context, eventID int64) ([]trigger.State, error)) trigger.Builder {
 	return func(decode func(any) error) (trigger.Action, error) {
-		a := &callbackAction{client: client, outcomes: outcomes}
-		if err := decode(&a.spec); err != nil {
+		var spec dockerHubSpec
+		if err := decode(&spec); err != nil {
 			return nil, err
 		}
-		u, err := checkURL("url", a.spec.URL)
+		// The URL comes from a body that nobody signs: without this check
+		// it could send dockbell anywhere.
+		u, err := checkURL(spec.URL)
+		if err == nil && (u.Scheme != "https" || u.Host != "registry.hub.docker.com" && u.Host != "hub.docker.com") {
+			err = errors.New("must be on https://registry.hub.docker.com or https://hub.docker.com")
+		}
 		if err != nil {
-			return nil, err
+			return nil, trigger.Field("url", "%w", err)
 		}
-		// Whoever knows the source's token could name any address here.
-		if u.Scheme != "https" || u.Host != "registry.hub.docker.com" && u.Host != "hub.docker.com" {
-			return nil, trigger.Field("url", "is not on a host of Docker Hub")
-		}
-		return a, nil
+		return &dockerHubCallback{client, spec.URL, outcomes}, nil
 	}
 }
 
-func (a *callbackAction) Target() string { return "callback of Docker Hub" }
+// Target is Docker Hub; the rest of the URL is a key to the webhook.
+func (a *dockerHubCallback) Target() string { return "docker hub callback" }
 
-func (a *callbackAction) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
+// Do reports once. Docker Hub takes one verdict for a push, so that a repeat
+// changes nothing.
+func (a *dockerHubCallback) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 	states, err := a.outcomes(ctx, run.EventID)
+	if err != nil {
+		return trigger.Retry(fmt.Errorf("cannot tell how the other runs of the event ended: %w", err))
+	}
+	state, description, err := verdict(states)
 	if err != nil {
 		return trigger.Retry(err)
 	}
-	answer := map[string]string{"state": "success", "context": "dockbell", "description": fmt.Sprintf("%d runs ended well", len(states))}
-	bad := slices.DeleteFunc(states, func(s trigger.State) bool { return s != trigger.Failed && s != trigger.Unknown })
-	if len(bad) > 0 {
-		answer["state"], answer["description"] = "failure", fmt.Sprintf("%d of the runs failed", len(bad))
-	}
-	body, err := json.Marshal(answer)
+	c := newCall(a.client, http.MethodPost, a.url, "to Docker Hub's callback")
+	c.harmless = true
+	c.header.Set("Content-Type", "application/json")
+	c.body, err = json.Marshal(map[string]string{"state": state, "description": description, "context": "dockbell"})
 	if err != nil {
 		return err
 	}
-	req, err := http.NewRequest(http.MethodPost, a.spec.URL, bytes.NewReader(body))
+	got, err := c.do(ctx)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	c := &call{client: a.client, secrets: []string{req.URL.Path}} // the path is the secret of the callback
-	if _, err := c.do(ctx, req); err != nil {
+	if err := got.checkStatus(""); err != nil {
 		return err
 	}
-	fmt.Fprintf(log, "told Docker Hub %s\n", answer["state"])
+	fmt.Fprintf(log, "told Docker Hub: %s (%s)\n", state, description)
 	return nil
+}
+
+// verdict sums up how runs ended in the words of Docker's callback. What is
+// not known counts as an error, which ends a chain of webhooks as a failure
+// does.
+func verdict(states []trigger.State) (state, description string, err error) {
+	count := map[trigger.State]int{}
+	for _, s := range states {
+		if !s.Ended() {
+			return "", "", errors.New("another run of the event has not ended")
+		}
+		count[s]++
+	}
+	var parts []string
+	for _, s := range []trigger.State{trigger.Succeeded, trigger.Failed, trigger.Unknown, trigger.Superseded, trigger.Skipped} {
+		if count[s] > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", count[s], s))
+		}
+	}
+	description = strings.Join(parts, ", ")
+	switch {
+	case count[trigger.Failed] > 0:
+		return "failure", description, nil
+	case count[trigger.Unknown] > 0:
+		return "error", description, nil
+	case len(states) == 0:
+		return "success", "nothing to do", nil
+	}
+	return "success", description, nil
 }

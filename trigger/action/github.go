@@ -20,10 +20,10 @@ import (
 // What GitHub documents as limits of its two dispatch calls.
 const (
 	githubAPI          = "https://api.github.com"
-	githubEventType    = 100     // characters of event_type
-	githubPayloadKeys  = 10      // top-level properties of client_payload
-	githubInputs       = 25      // inputs of a workflow
-	githubPayloadBytes = 64 << 10 // of either, as JSON
+	githubEventType    = 100         // characters of event_type
+	githubPayloadKeys  = 10          // top-level properties of client_payload
+	githubInputs       = 25          // inputs of a workflow
+	githubPayloadBytes = 64 << 10    // of either, as JSON
 	githubPause        = time.Minute // after a secondary rate limit that names no time
 )
 
@@ -61,7 +61,7 @@ func GitHub(client *http.Client) trigger.Builder {
 }
 
 var (
-	githubRepository = regexp.MustCompile(`^[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+$`)
+	githubRepository = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*/\.*[A-Za-z0-9_-][A-Za-z0-9_.-]*$`)
 	githubWorkflow   = regexp.MustCompile(`^([0-9]+|[^/\s]+\.ya?ml)$`)
 )
 
@@ -139,7 +139,7 @@ func (a *github) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 	if c.body, err = a.spec.body(run); err != nil {
 		return err
 	}
-	c.secrets = []string{token}
+	c.secrets = append(c.secrets, token)
 	c.header.Set("Accept", "application/vnd.github+json")
 	c.header.Set("X-GitHub-Api-Version", "2022-11-28")
 	c.header.Set("Authorization", "Bearer "+token)
@@ -149,7 +149,7 @@ func (a *github) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 		return err
 	}
 	if after, ok := got.rateLimit(time.Now()); ok {
-		return &trigger.RetryError{Err: trigger.Unwrapped(got.fault("GitHub's rate limit is used up")), After: after}
+		return &trigger.RetryError{Err: got.words("GitHub's rate limit is used up"), After: after}
 	}
 	if err := got.checkStatus(a.advice(got.status)); err != nil {
 		return err

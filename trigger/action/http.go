@@ -134,8 +134,7 @@ func (a *httpAction) Do(ctx context.Context, run trigger.Run, log io.Writer) err
 		fmt.Fprintln(log, c.hide(strings.TrimSpace(got.String()+" "+got.excerpt())))
 		return nil
 	case slices.Contains(a.spec.RetryOn, got.status):
-		c.harmless = true
-		return got.retry(got.fault(""))
+		return got.retry(got.words())
 	}
 	return got.fault("expected " + strings.Join(a.spec.Expect, " or "))
 }
@@ -150,9 +149,6 @@ func (a *httpAction) call(run trigger.Run) (*call, error) {
 	c.header.Set("Idempotency-Key", "dockbell-"+strconv.FormatInt(run.ID, 10))
 	if a.spec.JSON != nil {
 		c.header.Set("Content-Type", "application/json")
-	}
-	if a.spec.URL.isSecret() {
-		c.secrets = append(c.secrets, address)
 	}
 	for name, v := range a.spec.Headers {
 		text, err := v.read()

@@ -81,6 +81,9 @@ func jenkinsJob(s string) (job, root string, err error) {
 		if i+1 == len(segments) || !isJob && segments[i] != "view" {
 			return "", "", fmt.Errorf("must be the URL of the job alone, as in https://ci.example.com/job/NAME, without /%s at its end", segments[i])
 		}
+		if name := segments[i+1]; name == "" || name == "." || name == ".." {
+			return "", "", fmt.Errorf("%q is not the name of a job", name)
+		}
 	}
 	if !isJob {
 		return "", "", errors.New("must be the URL of a job, as in https://ci.example.com/job/NAME")
