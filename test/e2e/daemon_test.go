@@ -21,7 +21,6 @@ import (
 type daemon struct {
 	t     *testing.T
 	dir   string
-	args  []string
 	env   []string
 	hooks string // URL of the intake
 	admin string

@@ -1,0 +1,50 @@
+# What a developer runs. `make run` and `make test` are all that a fresh
+# machine with Go needs; what else is missing is built or installed by them.
+
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.0
+export CGO_ENABLED ?= 0
+
+.PHONY: build run test check e2e bench fuzz parts clean
+
+build: ## bin/dockbell, static
+	go build -trimpath -o bin/dockbell ./cmd/dockbell
+
+# The example refers to its secrets by these names. They are for this machine
+# alone: the example listens on the loopback address.
+run: export REGISTRY_TOKEN ?= dev
+run: export HUB_TOKEN ?= dev
+run: export ALIYUN_TOKEN ?= dev
+run: export AZURE_TOKEN ?= dev
+run: build ## serve config.example.yaml
+	bin/dockbell serve --config config.example.yaml --allow-commands
+
+test: check e2e ## everything
+
+check: ## format, vet, staticcheck, unit tests with the race detector
+	@unformatted=$$(gofmt -l cmd k8s rules trigger test); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
+	go vet ./...
+	cd test && go vet ./...
+	go run $(STATICCHECK) ./...
+	cd test && go run $(STATICCHECK) ./...
+	CGO_ENABLED=1 go test -race ./...
+
+parts: ## build the servers that the end-to-end tests talk to, once
+	cd test && go run ./cmd/parts build
+
+e2e: parts ## end-to-end tests on a real control plane and registry
+	cd test && go test -count=1 ./...
+
+bench: parts ## measure beside what dockbell cannot be faster than
+	cd test && go run ./cmd/bench
+	go test -run '^$$' -bench 'Match|Parse' -benchmem ./rules ./trigger/source
+
+FUZZTIME ?= 30s
+fuzz: ## run each fuzz test for FUZZTIME
+	@for package in $$(go list ./...); do \
+		for name in $$(go test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf bin
