@@ -55,7 +55,8 @@ type gridData struct {
 func readGrid(body []byte) ([]each[gridEvent], error) {
 	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("[")) {
 		var events []each[gridEvent]
-		return events, readJSON(body, &events)
+		err := readJSON(body, &events)
+		return events, err
 	}
 	one := make([]each[gridEvent], 1)
 	return one, readJSON(body, &one[0])

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	intakeTime   = 5 * time.Second
+	intakeTime   = 2 * time.Second
 	intakeRounds = 3 // interleaved, so that a noisy moment hits all alike
 )
 
