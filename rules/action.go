@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -22,7 +23,7 @@ type options struct {
 	Order    trigger.Order  `yaml:"order"`
 }
 
-var optionKeys = map[string]bool{"timeout": true, "attempts": true, "lane": true, "mode": true, "order": true}
+var optionKeys = []string{"attempts", "lane", "mode", "order", "timeout"}
 
 // action is one action of a rule, compiled.
 type action struct {
@@ -51,10 +52,16 @@ func (a *action) plan(run *trigger.Run, vars *variables) {
 	if err == nil && run.Target == "" {
 		run.Target, err = a.buildTarget(spec)
 	}
+	if _, again := trigger.Retryable(err); again && !a.row.Declarative {
+		// A secret is away for the moment. The lane does not depend on the
+		// target, and the queue tries again.
+		run.Target, err = a.kind, nil
+	}
 	run.Spec, run.Lane = spec, a.laneKey(lane, run.Target)
 	if err != nil {
 		run.State, run.Reason, run.FinishedAt = trigger.Failed, err.Error(), run.CreatedAt
-		run.Spec = json.RawMessage("null")
+		// Where it was going is not known: it must stand in nobody's way.
+		run.Spec, run.Target, run.Lane, run.Ordered = json.RawMessage("null"), a.kind, a.defLane, false
 	}
 }
 
@@ -84,9 +91,9 @@ func (a *action) laneKey(named, target string) string {
 	return a.defLane
 }
 
-// loadAction compiles one item of a rule's actions; groups are the named
-// groups of its tag. It returns nil when there are faults.
-func (l *loader) loadAction(n strictyaml.Node, rule string, index int, groups []string) *action {
+// loadAction compiles one item of a rule's actions and tries it with vars. It
+// returns nil when there are faults.
+func (l *loader) loadAction(n strictyaml.Node, rule string, index int, vars *variables) *action {
 	keys := n.Keys()
 	if len(keys) != 1 {
 		n.Faultf("an action is a mapping with one key, its kind: %s", l.kindNames())
@@ -104,22 +111,22 @@ func (l *loader) loadAction(n strictyaml.Node, rule string, index int, groups []
 	}
 	a := &action{kind: keys[0], row: row, defLane: "rule/" + rule + "/" + strconv.Itoa(index), decode: l.decode}
 	general, special := split(n.YAML())
-	ok = a.loadOptions(n.With(general))
+	ok = a.loadOptions(n.With(general), vars)
 
 	faults := 0
 	fault := func(y *yaml.Node, err error) { faults++; n.With(y).Fault(err) }
-	a.spec = compileDocument(special, fault)
+	a.spec = compileDocument(special, vars, fault)
 	a.templated = a.spec.templated() || a.lane.template != nil
 	if faults > 0 {
 		return nil
 	}
-	if !a.try(n, special, sample(groups), fault) || !ok || faults > 0 {
+	if !a.try(n, special, vars, fault) || !ok || faults > 0 {
 		return nil
 	}
 	return a
 }
 
-func (a *action) loadOptions(n strictyaml.Node) bool {
+func (a *action) loadOptions(n strictyaml.Node, vars *variables) bool {
 	o := options{Timeout: &a.row.Timeout, Attempts: &a.row.Attempts, Mode: trigger.Queue}
 	if a.row.Declarative {
 		o.Mode = trigger.Latest
@@ -149,7 +156,9 @@ func (a *action) loadOptions(n strictyaml.Node) bool {
 		fault("attempts", "must not be negative")
 	}
 	var err error
-	if a.lane, err = compileText(o.Lane); err != nil {
+	if a.lane, err = compileText(o.Lane, vars); err != nil {
+		fault("lane", "%w", err)
+	} else if _, err = a.lane.render(vars); err != nil {
 		fault("lane", "%w", err)
 	}
 	if len(errs) > 0 {
@@ -163,7 +172,7 @@ func (a *action) loadOptions(n strictyaml.Node) bool {
 // try builds the action for a sample event, twice: from the file, so that
 // faults have their lines, and from the form in which it will be stored.
 func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fault func(*yaml.Node, error)) bool {
-	at := n.With(rendered(special, vars, fault))
+	at := n.With(rendered(special, vars, fault)).Also(optionKeys...)
 	reported := errors.New("reported")
 	_, err := a.row.Build(func(v any) error {
 		if !at.Decode(v) {
@@ -177,7 +186,7 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fau
 		}
 		return false
 	}
-	spec, lane, err := a.render(vars)
+	spec, err := a.spec.render(vars)
 	if err != nil {
 		fault(n.YAML(), err)
 		return false
@@ -187,7 +196,6 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fau
 		fault(n.YAML(), fmt.Errorf("cannot be stored: %w", err))
 		return false
 	}
-	_ = lane
 	if !a.spec.templated() {
 		a.target = target
 	}
@@ -200,7 +208,7 @@ func split(y *yaml.Node) (general, special *yaml.Node) {
 	g.Content, s.Content = nil, nil
 	for i := 0; i < len(y.Content); i += 2 {
 		into := &s
-		if optionKeys[y.Content[i].Value] {
+		if slices.Contains(optionKeys, y.Content[i].Value) {
 			into = &g
 		}
 		into.Content = append(into.Content, y.Content[i], y.Content[i+1])

@@ -1,6 +1,8 @@
 package rules
 
 import (
+	"errors"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -11,7 +13,8 @@ import (
 
 // repoGlob is a pattern for repositories: * within a path segment, ** across.
 type repoGlob struct {
-	pattern string
+	written string // as it stands in the file
+	pattern string // with the registry in its normal form
 	full    bool   // matched against registry/repository, else the repository alone
 	literal string // what every match begins with
 	exact   bool   // the literal is all there is
@@ -19,53 +22,62 @@ type repoGlob struct {
 
 const globMeta = `*?[{\`
 
+var (
+	errBadGlob = errors.New("not a valid pattern; * matches within a path segment, ** across")
+
+	// partialStars is a ** that would only mean *.
+	partialStars = regexp.MustCompile(`[^/{,]\*\*|\*\*[^/},]`)
+)
+
 // compileRepo reads a pattern. One whose first segment can only be a registry
 // (a dot, a colon, localhost) is for that registry, any other for every one.
+// What could never match a name is refused.
 func compileRepo(pattern string) (repoGlob, error) {
-	g := repoGlob{pattern: pattern, literal: pattern}
-	if !doublestar.ValidatePattern(pattern) || pattern == "" {
+	g := repoGlob{written: pattern, pattern: pattern}
+	switch {
+	case pattern == "" || !doublestar.ValidatePattern(pattern):
 		return g, errBadGlob
+	case strings.Contains(pattern, "://"):
+		return g, errors.New("a repository is named without https://")
+	case strings.LastIndexAny(pattern, ":@") > strings.LastIndexByte(pattern, '/'):
+		return g, errors.New("a repository is named without tag and digest; the tag has a key of its own, `tag`")
+	case strings.HasPrefix(pattern, "/") || strings.HasSuffix(pattern, "/") || strings.Contains(pattern, "//"):
+		return g, errors.New("has an empty path segment")
+	case partialStars.MatchString(pattern):
+		return g, errors.New("** must be a path segment of its own, as in shop/**")
 	}
 	if first, rest, ok := strings.Cut(pattern, "/"); ok && trigger.IsRegistry(first) {
 		g.full = true
-		registry := trigger.NormalRegistry(first)
-		if registry == trigger.DockerHub && !strings.Contains(rest, "/") && !strings.ContainsAny(rest, globMeta) {
-			rest = "library/" + rest
-		}
-		g.literal = registry + "/" + rest
+		g.pattern = trigger.NormalRegistry(first) + "/" + rest
 	}
-	whole := g.literal
-	if i := strings.IndexAny(g.literal, globMeta); i >= 0 {
-		g.literal = g.literal[:i]
-	} else {
-		g.exact = true
+	g.literal, g.exact = g.pattern, true
+	if i := strings.IndexAny(g.pattern, globMeta); i >= 0 {
+		g.literal, g.exact = g.pattern[:i], false
 	}
-	g.pattern = whole
 	return g, nil
 }
 
-// names are what patterns are compared with: the full name for one kind, for
-// the other the repository, and for an official image of Docker Hub its short
-// name, too.
-func names(img trigger.Image) (full, bare, short string) {
+// names are what patterns are compared with. Those of one kind see the full
+// name, those of the other the repository; an official image of Docker Hub
+// goes by a short name, too. Those that there are not are "".
+type names struct{ full, fullShort, bare, short string }
+
+func namesOf(img trigger.Image) names {
+	n := names{bare: img.Repository}
 	if img.Registry != "" {
-		full = img.Name()
+		n.full = img.Name()
 	}
-	if img.Registry == trigger.DockerHub {
-		short, _ = strings.CutPrefix(img.Repository, "library/")
+	if short, ok := strings.CutPrefix(img.Repository, "library/"); ok && img.Registry == trigger.DockerHub {
+		n.short, n.fullShort = short, trigger.DockerHub+"/"+short
 	}
-	if short == img.Repository {
-		short = ""
-	}
-	return full, img.Repository, short
+	return n
 }
 
-func (g repoGlob) matches(img trigger.Image) bool {
-	full, bare, short := names(img)
+func (g repoGlob) matches(n names) bool {
 	if g.full {
-		return full != "" && g.match(full)
+		return n.full != "" && g.match(n.full) || n.fullShort != "" && g.match(n.fullShort)
 	}
-	return g.match(bare) || short != "" && g.match(short)
+	return g.match(n.bare) || n.short != "" && g.match(n.short)
 }
 
 func (g repoGlob) match(name string) bool {
@@ -78,7 +90,7 @@ func (g repoGlob) match(name string) bool {
 func globs(list []repoGlob) string {
 	patterns := make([]string, len(list))
 	for i, g := range list {
-		patterns[i] = g.pattern
+		patterns[i] = g.written
 	}
 	return strings.Join(patterns, ", ")
 }
@@ -122,14 +134,14 @@ func (p *prefixes) add(g repoGlob, rule int) {
 }
 
 // candidates adds the rules that may match, in their order and each once.
-func (x index) candidates(into []int, img trigger.Image) []int {
-	full, bare, short := names(img)
-	if full != "" {
-		into = x.full.find(into, full)
+func (x index) candidates(into []int, n names) []int {
+	if n.full != "" {
+		into = x.full.find(into, n.full)
 	}
-	into = x.bare.find(into, bare)
-	if short != "" {
-		into = x.bare.find(into, short)
+	into = x.bare.find(into, n.bare)
+	if n.short != "" {
+		into = x.full.find(into, n.fullShort)
+		into = x.bare.find(into, n.short)
 	}
 	slices.Sort(into)
 	return slices.Compact(into)

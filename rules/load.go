@@ -1,7 +1,6 @@
 package rules
 
 import (
-	"errors"
 	"maps"
 	"regexp"
 	"slices"
@@ -13,8 +12,6 @@ import (
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 	"gopkg.in/yaml.v3"
 )
-
-var errBadGlob = errors.New("not a valid pattern; * matches within a path segment, ** across")
 
 // spec is a rule as it is written.
 type spec struct {
@@ -52,10 +49,7 @@ func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, de
 	lines := map[string]int{}
 	for _, item := range n.Items() {
 		r := l.loadRule(item)
-		if r == nil {
-			continue
-		}
-		if line, ok := lines[r.name]; ok {
+		if line, ok := lines[r.name]; ok && r.name != "" {
 			item.Key("name").Faultf("another rule is named %q, on line %d", r.name, line)
 		}
 		lines[r.name] = item.Line()
@@ -73,11 +67,11 @@ var ruleName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])
 
 func (l *loader) loadRule(n strictyaml.Node) *rule {
 	s := spec{Event: trigger.Push}
-	if !n.Decode(&s) {
-		return nil
-	}
+	ok := n.Decode(&s)
+	// A value that could not be decoded is not missing.
+	faulty := func(key string) bool { return !ok && n.Has(key) }
 	r := &rule{name: s.Name, line: n.Line(), event: s.Event, sources: s.Sources, untagged: s.Untagged}
-	if !ruleName.MatchString(s.Name) {
+	if !ruleName.MatchString(s.Name) && (s.Name != "" || !faulty("name")) {
 		n.Key("name").Faultf("a rule needs a name of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes")
 	}
 	if s.Event != trigger.Push && s.Event != trigger.Delete {
@@ -88,19 +82,16 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 			n.Key("sources").Faultf("there is no source %q; there are %s", name, strings.Join(l.sources, ", "))
 		}
 	}
-	if len(s.Repo) == 0 {
+	if len(s.Repo) == 0 && !faulty("repo") {
 		n.Key("repo").Faultf("is missing: name a repository, or ** for all of them")
 	}
 	r.repos = compileAll(n.Key("repo"), s.Repo, compileRepo)
 	exclude := n.Key("exclude")
 	r.excludeRepo = compileAll(exclude.Key("repo"), s.Exclude.Repo, compileRepo)
 	r.excludeTag = compileAll(exclude.Key("tag"), s.Exclude.Tag, compileTag)
-	var groups []string
 	if s.Tag != "" {
-		tags := compileAll(n.Key("tag"), []string{s.Tag}, compileTag)
-		if len(tags) == 1 {
+		if tags := compileAll(n.Key("tag"), []string{s.Tag}, compileTag); len(tags) == 1 {
 			r.tag = tags[0]
-			groups = slices.DeleteFunc(r.tag.SubexpNames(), func(g string) bool { return g == "" })
 		}
 	}
 	if s.Semver != "" {
@@ -108,11 +99,12 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 			r.semver = constraints[0]
 		}
 	}
-	if len(s.Actions) == 0 {
+	if len(s.Actions) == 0 && !faulty("actions") {
 		n.Key("actions").Faultf("is missing: a rule needs at least one action")
 	}
+	vars := sample(r)
 	for i, item := range n.Key("actions").Items() {
-		if a := l.loadAction(item, s.Name, i, groups); a != nil {
+		if a := l.loadAction(item, s.Name, i, vars); a != nil {
 			r.actions = append(r.actions, *a)
 		}
 	}

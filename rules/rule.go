@@ -34,15 +34,19 @@ type condition struct {
 	fail func(r *rule, e trigger.Event, m *match) string
 }
 
-// match is what the conditions learn on the way: the groups of the tag.
+const onRepo = "repo"
+
+// match is what the conditions know and learn on the way.
 type match struct {
-	groups map[string]string
+	names  names
+	groups map[string]string // of the tag
 }
 
-// conditions are asked in this order: cheap and telling ones first.
+// conditions are asked in this order: telling ones first. A rule that gets
+// past onRepo is for the repository.
 var conditions = []condition{
+	{onRepo, (*rule).failRepo},
 	{"event", (*rule).failEvent},
-	{"repo", (*rule).failRepo},
 	{"exclude.repo", (*rule).failExcludeRepo},
 	{"sources", (*rule).failSources},
 	{"tag", (*rule).failTag},
@@ -51,8 +55,8 @@ var conditions = []condition{
 }
 
 // decide asks all conditions up to the first that fails.
-func (r *rule) decide(e trigger.Event) (Verdict, match) {
-	var m match
+func (r *rule) decide(e trigger.Event, n names) (Verdict, match) {
+	m := match{names: n}
 	for i, c := range conditions {
 		if why := c.fail(r, e, &m); why != "" {
 			return Verdict{Rule: r.name, Line: r.line, Condition: c.name, Reason: why, rank: i}, m
@@ -71,17 +75,19 @@ func (r *rule) failEvent(e trigger.Event, _ *match) string {
 	return ""
 }
 
-func (r *rule) failRepo(e trigger.Event, _ *match) string {
-	if slices.ContainsFunc(r.repos, func(g repoGlob) bool { return g.matches(e.Image) }) {
-		return ""
+func (r *rule) failRepo(e trigger.Event, m *match) string {
+	for _, g := range r.repos {
+		if g.matches(m.names) {
+			return ""
+		}
 	}
 	return fmt.Sprintf("%s does not match %s", e.Name(), globs(r.repos))
 }
 
-func (r *rule) failExcludeRepo(e trigger.Event, _ *match) string {
+func (r *rule) failExcludeRepo(e trigger.Event, m *match) string {
 	for _, g := range r.excludeRepo {
-		if g.matches(e.Image) {
-			return fmt.Sprintf("%s matches %s", e.Name(), g.pattern)
+		if g.matches(m.names) {
+			return fmt.Sprintf("%s matches %s", e.Name(), g.written)
 		}
 	}
 	return ""
@@ -104,17 +110,25 @@ func (r *rule) failTag(e trigger.Event, m *match) string {
 	if r.tag == nil {
 		return ""
 	}
-	groups := r.tag.FindStringSubmatch(e.Tag)
-	if groups == nil {
+	if m.groups = groupsOf(r.tag, e.Tag); m.groups == nil {
 		return fmt.Sprintf("%q does not match %s", e.Tag, written(r.tag))
 	}
-	m.groups = map[string]string{}
-	for i, name := range r.tag.SubexpNames() {
+	return ""
+}
+
+// groupsOf gives the named groups of a tag; nil when it does not match.
+func groupsOf(re *regexp.Regexp, tag string) map[string]string {
+	found := re.FindStringSubmatch(tag)
+	if found == nil {
+		return nil
+	}
+	groups := map[string]string{}
+	for i, name := range re.SubexpNames() {
 		if name != "" {
-			m.groups[name] = groups[i]
+			groups[name] = found[i]
 		}
 	}
-	return ""
+	return groups
 }
 
 func (r *rule) failExcludeTag(e trigger.Event, _ *match) string {
@@ -140,10 +154,15 @@ func (r *rule) failSemver(e trigger.Event, m *match) string {
 	if err != nil {
 		return fmt.Sprintf("%q is not a semantic version", text)
 	}
-	if !r.semver.Check(v) {
-		return fmt.Sprintf("%s is not %s", text, r.semver)
+	if r.semver.Check(v) {
+		return ""
 	}
-	return ""
+	_, why := r.semver.Validate(v)
+	reasons := make([]string, len(why))
+	for i, err := range why {
+		reasons[i] = err.Error()
+	}
+	return strings.Join(reasons, ", ")
 }
 
 // plan adds the runs of a rule that matched.

@@ -38,30 +38,34 @@ func (s *Set) Len() int { return len(s.rules) }
 // is seen.
 func (s *Set) Match(e trigger.Event, now time.Time) ([]trigger.Run, string) {
 	var buffer [16]int
-	candidates := s.index.candidates(buffer[:0], e.Image)
+	n := namesOf(e.Image)
 	var runs []trigger.Run
 	var closest Verdict
-	for _, i := range candidates {
-		v, groups := s.rules[i].decide(e)
-		if !v.Matched {
-			if closest.Rule == "" || v.rank > closest.rank {
-				closest = v
-			}
+	near := 0 // rules that are for the repository
+	for _, i := range s.index.candidates(buffer[:0], n) {
+		v, m := s.rules[i].decide(e, n)
+		if v.Matched {
+			runs = s.rules[i].plan(runs, e, m, now)
 			continue
 		}
-		runs = s.rules[i].plan(runs, e, groups, now)
+		if v.Condition != onRepo {
+			near++
+		}
+		if closest.Rule == "" || v.rank > closest.rank {
+			closest = v
+		}
 	}
 	switch {
 	case len(runs) > 0:
 		return runs, ""
-	case closest.Rule == "" && e.Registry == "":
+	case near == 0 && e.Registry == "":
 		return nil, fmt.Sprintf("no rule is for the repository %s; the sender does not tell its registry, so rules that name one cannot match: set `registry:` on the source", e.Name())
-	case closest.Rule == "":
+	case near == 0:
 		return nil, fmt.Sprintf("no rule is for the repository %s", e.Name())
 	}
 	reason := fmt.Sprintf("rule %s: %s: %s", closest.Rule, closest.Condition, closest.Reason)
-	if n := len(candidates) - 1; n > 0 {
-		reason += fmt.Sprintf(" (and %d more rules for this repository, see `dockbell explain`)", n)
+	if near > 1 {
+		reason += fmt.Sprintf(" (rules for this repository: %d, see `dockbell explain`)", near)
 	}
 	return nil, reason
 }
@@ -69,8 +73,9 @@ func (s *Set) Match(e trigger.Event, now time.Time) ([]trigger.Run, string) {
 // Explain gives every rule's verdict, by the very code that Match runs.
 func (s *Set) Explain(e trigger.Event) []Verdict {
 	verdicts := make([]Verdict, len(s.rules))
+	n := namesOf(e.Image)
 	for i, r := range s.rules {
-		verdicts[i], _ = r.decide(e)
+		verdicts[i], _ = r.decide(e, n)
 	}
 	return verdicts
 }

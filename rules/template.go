@@ -3,6 +3,7 @@ package rules
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"text/template"
@@ -41,22 +42,6 @@ func newVariables(e trigger.Event, groups map[string]string) *variables {
 	}
 }
 
-// sample is an event to try templates with while loading; groups are the
-// names that .Match may use.
-func sample(groups []string) *variables {
-	e := trigger.Event{
-		Image:  trigger.Image{Registry: "registry.example.com", Repository: "shop/web", Tag: "v1.2.3", Digest: "sha256:" + strings.Repeat("0", 64)},
-		Actor:  "somebody",
-		Source: "registry", Action: trigger.Push,
-		OccurredAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-	}
-	match := map[string]string{}
-	for _, g := range groups {
-		match[g] = "1.2.3"
-	}
-	return newVariables(e, match)
-}
-
 var functions = template.FuncMap{
 	"lower":      strings.ToLower,
 	"upper":      strings.ToUpper,
@@ -75,13 +60,17 @@ type text struct {
 	template *template.Template // nil: the literal is all there is
 }
 
-func compileText(s string) (text, error) {
+// compileText compiles a string. vars is an example of what it may name.
+func compileText(s string, vars *variables) (text, error) {
 	if !strings.Contains(s, "{{") {
 		return text{literal: s}, nil
 	}
 	t, err := template.New("template").Option("missingkey=error").Funcs(functions).Parse(s)
 	if err != nil {
 		return text{}, cleanTemplateError(err)
+	}
+	if err := checkNames(t, vars); err != nil {
+		return text{}, err
 	}
 	return text{template: t}, nil
 }
@@ -119,8 +108,8 @@ type document struct {
 }
 
 // compileDocument makes a document; what is wrong in it goes to fault.
-func compileDocument(y *yaml.Node, fault func(*yaml.Node, error)) document {
-	c := &documentCompiler{fault: fault}
+func compileDocument(y *yaml.Node, vars *variables, fault func(*yaml.Node, error)) document {
+	c := &documentCompiler{vars: vars, fault: fault}
 	c.value(y)
 	c.doc.fixed = append(c.doc.fixed, c.open.Bytes())
 	return c.doc
@@ -129,21 +118,22 @@ func compileDocument(y *yaml.Node, fault func(*yaml.Node, error)) document {
 type documentCompiler struct {
 	doc   document
 	open  bytes.Buffer
+	vars  *variables
 	fault func(*yaml.Node, error)
 }
 
 func (c *documentCompiler) value(y *yaml.Node) {
 	switch y.Kind {
-	case yaml.AliasNode:
-		c.value(y.Alias)
 	case yaml.MappingNode:
 		c.open.WriteByte('{')
 		for i := 0; i < len(y.Content); i += 2 {
 			if i > 0 {
 				c.open.WriteByte(',')
 			}
-			if key := y.Content[i]; key.Kind != yaml.ScalarNode || key.Tag == "!!merge" {
-				c.fault(key, fmt.Errorf("a key must be a plain word here"))
+			if key := y.Content[i]; key.Kind != yaml.ScalarNode {
+				c.fault(key, errors.New("a key must be a plain word"))
+			} else if strings.Contains(key.Value, "{{") {
+				c.fault(key, errors.New("a key cannot be a template"))
 			}
 			c.quote(y.Content[i].Value)
 			c.open.WriteByte(':')
@@ -182,7 +172,10 @@ func (c *documentCompiler) scalar(y *yaml.Node) {
 			return
 		}
 	}
-	t, err := compileText(y.Value)
+	if y.ShortTag() == "!!binary" {
+		c.fault(y, errors.New("binary values are not understood here"))
+	}
+	t, err := compileText(y.Value, c.vars)
 	if err != nil {
 		c.fault(y, err)
 	}
@@ -195,9 +188,15 @@ func (c *documentCompiler) scalar(y *yaml.Node) {
 	c.open.Reset()
 }
 
-func (c *documentCompiler) quote(s string) {
-	b, _ := json.Marshal(s) // a string always marshals
-	c.open.Write(b)
+func (c *documentCompiler) quote(s string) { c.open.Write(quoted(s)) }
+
+// quoted is a string as JSON, for people to read too: & stays &.
+func quoted(s string) []byte {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	_ = e.Encode(s) // a string always encodes
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
 }
 
 // templated reports whether the document depends on the event.
@@ -215,11 +214,7 @@ func (d document) render(v *variables) (json.RawMessage, error) {
 		if err != nil {
 			return nil, err
 		}
-		quoted, err := json.Marshal(s)
-		if err != nil {
-			return nil, err
-		}
-		b.Write(quoted)
+		b.Write(quoted(s))
 	}
 	b.Write(d.fixed[len(d.holes)])
 	return b.Bytes(), nil
@@ -229,9 +224,6 @@ func (d document) render(v *variables) (json.RawMessage, error) {
 // the lines, so that faults are found where they were written.
 func rendered(y *yaml.Node, v *variables, fault func(*yaml.Node, error)) *yaml.Node {
 	c := *y
-	if y.Kind == yaml.AliasNode {
-		return rendered(y.Alias, v, fault)
-	}
 	c.Content = make([]*yaml.Node, len(y.Content))
 	for i, child := range y.Content {
 		c.Content[i] = rendered(child, v, fault)
@@ -239,7 +231,7 @@ func rendered(y *yaml.Node, v *variables, fault func(*yaml.Node, error)) *yaml.N
 	if y.Kind != yaml.ScalarNode {
 		return &c
 	}
-	t, err := compileText(y.Value)
+	t, err := compileText(y.Value, v)
 	if err != nil || t.template == nil {
 		return &c // a bad template has been reported by compileDocument
 	}

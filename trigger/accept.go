@@ -8,7 +8,7 @@ import (
 // Planned is an event with the runs that the rules made of it.
 type Planned struct {
 	Event  Event
-	Runs   []Run
+	Runs   []Run  // those with After set come last
 	Reason string // why there is no run; "" when there is one
 }
 
@@ -58,7 +58,7 @@ type EventRecord struct {
 	ID       int64   `json:"id,string"`
 	Delivery int64   `json:"delivery,string"`
 	Runs     []int64 `json:"-"`
-	Reason   string  `json:"reason,omitzero"` // why no rule matched
+	Reason   string  `json:"reason,omitzero"` // why it made no run
 	Event
 }
 

@@ -8,7 +8,9 @@ import (
 	"maps"
 	"net"
 	"os"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
@@ -54,36 +56,31 @@ func loadConfig(path string, kinds kindTable) (*config, error) {
 	return parseConfig(path, data, kinds)
 }
 
+// parseConfig compiles a file that has been read.
 func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 	root, err := strictyaml.Parse(name, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	c := &config{sources: map[string]*source.Source{}}
-	c.Server.Listen, c.Server.Admin, c.Store = ":8080", "127.0.0.1:8081", "sqlite:dockbell.db"
-	if !root.Decode(&c.configFile) {
-		// What follows would complain about the consequences.
+	if root.YAML().Kind != yaml.MappingNode {
+		root.Faultf("must be a mapping with the keys sources and rules")
 		return nil, root.Err()
 	}
-	server := root.Key("server")
-	for key, address := range map[string]string{"listen": c.Server.Listen, "admin": c.Server.Admin} {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			server.Key(key).Faultf("%q is not HOST:PORT or :PORT", address)
-		}
-	}
-	if c.Server.MaxBody < 0 {
-		server.Key("maxBody").Faultf("must be a number of bytes")
-	}
-	if !strings.HasPrefix(c.Store, "sqlite:") {
+	c := &config{sources: map[string]*source.Source{}}
+	c.Server.Listen, c.Server.Admin, c.Store = ":8080", "127.0.0.1:8081", "sqlite:dockbell.db"
+	root.Decode(&c.configFile) // what is wrong is in root; the rest is checked all the same
+	checkServer(root.Key("server"), c.configFile)
+	if path, ok := strings.CutPrefix(c.Store, "sqlite:"); !ok || path == "" {
 		root.Key("store").Faultf("%q must be sqlite:PATH", c.Store)
 	}
-	if len(c.Sources) == 0 {
-		root.Key("sources").Faultf("is missing: without a source nothing is received")
+	sources := root.Key("sources")
+	if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(c.Sources) == 0 {
+		sources.Faultf("is missing: without a source nothing is received")
 	}
-	for name := range c.Sources {
-		at := root.Key("sources").Key(name)
-		if url := strings.ContainsAny(name, "/?#% ") || name == ""; url {
-			at.Faultf("the name of a source is part of its URL; use letters, digits and dashes")
+	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
+		at := sources.Key(name)
+		if !sourceName.MatchString(name) {
+			at.Faultf("the name of a source is part of its URL; use letters, digits, dots, dashes and underscores, at most 64")
 			continue
 		}
 		if s := source.Load(name, at); s != nil {
@@ -99,6 +96,25 @@ func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 		return nil, err
 	}
 	return c, nil
+}
+
+// sourceName is also a label of metrics and a word in logs.
+var sourceName = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$`)
+
+func checkServer(n strictyaml.Node, c configFile) {
+	s := c.Server
+	for _, address := range []struct{ key, value string }{{"listen", s.Listen}, {"admin", s.Admin}} {
+		_, port, err := net.SplitHostPort(address.value)
+		if _, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil {
+			n.Key(address.key).Faultf("%q is not HOST:PORT or :PORT", address.value)
+		}
+	}
+	if s.Listen == s.Admin && !strings.HasSuffix(s.Admin, ":0") {
+		n.Key("admin").Faultf("must be another address than listen: the API is not for the public")
+	}
+	if s.MaxBody < 0 {
+		n.Key("maxBody").Faultf("must be a number of bytes")
+	}
 }
 
 // decodeSpec reads a stored specification as strictly as the file was read.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -38,6 +37,9 @@ BODYFILE is - for standard input.`,
   dockbell explain --config dockbell.yaml --source hub --want web-to-prod push.json   # status 1 unless that rule matches`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := checkOutput(output); err != nil {
+				return err
+			}
 			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", configPath, err)
@@ -58,7 +60,7 @@ BODYFILE is - for standard input.`,
 				return err
 			}
 			if want != "" && !matched(all, want) {
-				fmt.Fprintf(cmd.ErrOrStderr(), "rule %s does not match\n", want)
+				fmt.Fprintf(cmd.ErrOrStderr(), "no event matches a rule %s\n", want)
 				return errSilent
 			}
 			return nil
@@ -154,11 +156,7 @@ func printExplanations(w io.Writer, all []explanation, output string) error {
 				fmt.Fprintf(w, "  would fail: %s of rule %s: %s\n", r.Kind, r.Rule, r.Reason)
 				continue
 			}
-			spec, err := json.Marshal(r.Spec)
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(w, "  would do: %s (rule %s, lane %s) %s\n", r.Target, r.Rule, r.Lane, spec)
+			fmt.Fprintf(w, "  would do: %s %s (rule %s, lane %s) %s\n", r.Kind, r.Target, r.Rule, r.Lane, r.Spec)
 		}
 	}
 	return nil

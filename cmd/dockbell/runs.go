@@ -117,7 +117,7 @@ func printRun(w io.Writer, r server.RunView) error {
 		}
 		fmt.Fprintln(w)
 		for line := range strings.Lines(a.Log) {
-			fmt.Fprint(w, "  ", line)
+			fmt.Fprintln(w, " ", strings.TrimSuffix(line, "\n"))
 		}
 	}
 	return nil

@@ -2,13 +2,13 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -30,6 +30,7 @@ type serveOptions struct {
 	logFormat     string
 	logLevel      string
 	grace         time.Duration
+	started       func(hooks, admin net.Addr) // for tests; may be nil
 }
 
 func serveCommand() *cobra.Command {
@@ -123,6 +124,9 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
 	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
 		"config", o.config, "store", conf.Store, "sources", len(conf.sources), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
+	if o.started != nil {
+		o.started(hooks.Addr(), admin.Addr())
+	}
 	err = group.Wait()
 	log.Info("stopped", "reason", context.Cause(ctx))
 	return err
@@ -137,9 +141,13 @@ func withCallback(match func(trigger.Event, time.Time) ([]trigger.Run, string)) 
 			return runs, reason
 		}
 		row := callbackRow(nil, nil)
+		spec, err := json.Marshal(map[string]string{"url": e.Callback})
+		if err != nil {
+			return runs, reason // a map of strings always marshals
+		}
 		return append(runs, trigger.Run{
-			Event: e, Rule: "source " + strings.TrimSpace(e.Source), Kind: callbackKind, Target: "callback of Docker Hub",
-			Spec: fmt.Appendf(nil, "{\"url\":%q}", e.Callback), Lane: "callback/" + e.Source, Mode: trigger.Parallel,
+			Event: e, Rule: "source " + e.Source, Kind: callbackKind, Target: "callback of Docker Hub",
+			Spec: spec, Lane: "callback/" + e.Source, Mode: trigger.Parallel,
 			Attempts: row.Attempts, Timeout: row.Timeout, After: true, CreatedAt: now, NotBefore: now,
 		}), ""
 	}

@@ -6,6 +6,7 @@ package parts
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -16,8 +17,11 @@ import (
 	"time"
 )
 
+// Those of Kubernetes and etcd are also in test/tools/go.mod, which says what
+// is built; a test compares them.
 const (
 	kubernetesVersion = "v1.36.3"
+	etcdVersion       = "v3.6.8"
 	kwokVersion       = "v0.8.0"
 	registryVersion   = "v3.1.2"
 )
@@ -38,10 +42,10 @@ type program struct {
 }
 
 var programs = []program{
-	{name: "etcd", version: "v3.6.8", takes: "half a minute", pkg: "go.etcd.io/etcd/server/v3"},
+	{name: "etcd", version: etcdVersion, takes: "a minute", pkg: "go.etcd.io/etcd/server/v3"},
 	{name: "kube-apiserver", version: kubernetesVersion, takes: "3 to 5 minutes", pkg: "k8s.io/kubernetes/cmd/kube-apiserver", ldflags: kubernetesFlags},
-	{name: "kube-controller-manager", version: kubernetesVersion, takes: "a minute", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: kubernetesFlags},
-	{name: "kube-scheduler", version: kubernetesVersion, takes: "half a minute", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: kubernetesFlags},
+	{name: "kube-controller-manager", version: kubernetesVersion, takes: "1 to 2 minutes", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: kubernetesFlags},
+	{name: "kube-scheduler", version: kubernetesVersion, takes: "seconds after the others", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: kubernetesFlags},
 	{name: "kwok", version: kwokVersion, takes: "a minute", pkg: "sigs.k8s.io/kwok/cmd/kwok", install: true},
 	{name: "registry", version: registryVersion, takes: "a minute", pkg: "github.com/distribution/distribution/v3/cmd/registry", install: true},
 }
@@ -49,19 +53,23 @@ var programs = []program{
 // Without its version the API server reports one that clients cannot parse.
 const kubernetesFlags = " -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion
 
+// file is its name in the cache. The version in it makes an upgrade build anew.
+func (p program) file() string { return p.name + "-" + p.version }
+
 // path is where a program lies in the folder.
 func (b Bin) path(name string) string {
 	for _, p := range programs {
 		if p.name == name {
-			return filepath.Join(string(b), p.name+"-"+p.version)
+			return filepath.Join(string(b), p.file())
 		}
 	}
 	panic("parts: no program " + name)
 }
 
 // Build builds what is missing and says so on log. The folder is that of
-// DOCKBELL_TEST_CACHE, else dockbell-test in the user's cache. Two tests that
-// start together build once; a build that is cut off leaves nothing behind.
+// DOCKBELL_TEST_CACHE, else dockbell-test in the user's cache. Tests that
+// start together build once. A program appears under its name only when it is
+// complete, so that a build may be killed at any moment.
 func Build(ctx context.Context, log io.Writer) (Bin, error) {
 	dir := os.Getenv("DOCKBELL_TEST_CACHE")
 	if dir == "" {
@@ -71,49 +79,76 @@ func Build(ctx context.Context, log io.Writer) (Bin, error) {
 		}
 		dir = filepath.Join(cache, "dockbell-test")
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", err
-	}
-	unlock, err := lock(filepath.Join(dir, "lock"))
+	dir, err := filepath.Abs(dir) // the programs run in folders of their own
 	if err != nil {
 		return "", err
 	}
+	return Bin(dir), buildMissing(ctx, log, dir, programs)
+}
+
+func buildMissing(ctx context.Context, log io.Writer, dir string, programs []program) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	unlock, err := lock(ctx, log, filepath.Join(dir, "lock"))
+	if err != nil {
+		return err
+	}
 	defer unlock()
-	b := Bin(dir)
+	if err := removeUnfinished(dir); err != nil {
+		return err
+	}
 	for _, p := range programs {
-		if _, err := os.Stat(b.path(p.name)); err == nil {
+		path := filepath.Join(dir, p.file())
+		if _, err := os.Stat(path); err == nil {
 			continue
 		}
 		fmt.Fprintf(log, "building %s %s, once; on two cores this takes %s\n", p.name, p.version, p.takes)
 		began := time.Now()
-		if err := p.build(ctx, b.path(p.name)); err != nil {
-			return "", err
+		if err := p.build(ctx, path); err != nil {
+			return err
 		}
 		fmt.Fprintf(log, "built %s in %s\n", p.name, time.Since(began).Round(time.Second))
 	}
-	return b, nil
+	return nil
+}
+
+const unfinished = "building-" // how the folder of a build in progress begins
+
+// removeUnfinished removes what killed builds left. Only the holder of the
+// lock may: nobody else is building then.
+func removeUnfinished(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, unfinished+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p program) build(ctx context.Context, into string) error {
-	temp, err := os.MkdirTemp(filepath.Dir(into), "building-")
+	temp, err := os.MkdirTemp(filepath.Dir(into), unfinished)
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(temp)
+	built := filepath.Join(temp, p.name)
 	flags := []string{"-trimpath", "-ldflags", "-s -w" + p.ldflags}
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", temp+"/", p.pkg)...)
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", built, p.pkg)...)
 	cmd.Dir = toolsDir()
 	if p.install {
 		cmd = exec.CommandContext(ctx, "go", append(append([]string{"install"}, flags...), p.pkg+"@"+p.version)...)
 		cmd.Dir = temp
 	}
-	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-buildvcs=false", "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-buildvcs=false", "GOWORK=off", "CGO_ENABLED=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a go command left alone would go on for minutes
+	cmd.WaitDelay = 5 * time.Second                                    // compilers may outlive it, and hold its output
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building %s: %w\n%s", p.name, err, out)
-	}
-	built := filepath.Join(temp, p.name)
-	if _, err := os.Stat(built); err != nil { // etcd's package is named server
-		built = filepath.Join(temp, "server")
 	}
 	return os.Rename(built, into)
 }
@@ -128,22 +163,39 @@ func toolsDir() string {
 func moduleDir(ctx context.Context, module string) (string, error) {
 	cmd := exec.CommandContext(ctx, "go", "mod", "download", "-json", module)
 	cmd.Dir = os.TempDir() // outside of any module
-	out, err := cmd.Output()
-	if err != nil {
-		return "", fmt.Errorf("go mod download %s: %w", module, err)
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, failed := cmd.Output()
+	var m struct{ Dir, Error string } // printed also when it fails
+	if err := errors.Join(failed, json.Unmarshal(out, &m)); err != nil {
+		return "", fmt.Errorf("go mod download %s: %w: %s", module, err, m.Error)
 	}
-	var m struct{ Dir string }
-	return m.Dir, json.Unmarshal(out, &m)
+	return m.Dir, nil
 }
 
-func lock(path string) (unlock func(), err error) {
+// lock waits until no other process holds the file, which the kernel also
+// releases when a holder is killed.
+func lock(ctx context.Context, log io.Writer, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
-		f.Close()
-		return nil, err
+	for told := false; ; told = true {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return func() { f.Close() }, nil
+		}
+		if err != syscall.EWOULDBLOCK {
+			f.Close()
+			return nil, fmt.Errorf("locking %s: %w", path, err)
+		}
+		if !told {
+			fmt.Fprintf(log, "waiting for the build of another process, which holds %s\n", path)
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
-	return func() { f.Close() }, nil
 }

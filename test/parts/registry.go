@@ -2,6 +2,7 @@ package parts
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -22,40 +23,76 @@ type Registry struct {
 	process *process
 }
 
+// Notify says where a registry reports what happens, and how hard it tries.
+type Notify struct {
+	URL       string
+	Headers   http.Header
+	Timeout   time.Duration // of one request
+	Threshold int           // failures in a row before it waits for Backoff
+	Backoff   time.Duration
+}
+
 // StartRegistry starts a registry below dir that notifies url, with the given
-// Authorization header.
+// Authorization header, as the registry's documentation configures it.
 func StartRegistry(ctx context.Context, bin Bin, dir, url, authorization string) (*Registry, error) {
-	ports, err := freePorts(1)
+	return StartRegistryNotifying(ctx, bin, dir, Notify{
+		URL: url, Headers: http.Header{"Authorization": {authorization}}, Timeout: time.Second, Threshold: 3, Backoff: time.Second,
+	})
+}
+
+// StartRegistryNotifying starts a registry in a new folder below dir and
+// returns when it takes pushes. It keeps images there, and lets them be
+// deleted.
+func StartRegistryNotifying(ctx context.Context, bin Bin, dir string, notify Notify) (*Registry, error) {
+	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Addr: fmt.Sprintf("127.0.0.1:%d", ports[0])}
-	config := filepath.Join(dir, "registry.yaml")
-	err = os.WriteFile(config, fmt.Appendf(nil, `version: 0.1
-log: {level: warn}
-storage: {filesystem: {rootdirectory: %q}, delete: {enabled: true}}
-http: {addr: %q}
-notifications:
-  events: {includereferences: true}
-  endpoints:
-    - name: dockbell
-      url: %q
-      headers: {Authorization: [%q]}
-      timeout: 1s
-      threshold: 3
-      backoff: 1s
-`, filepath.Join(dir, "registry"), r.Addr, url, authorization), 0o600)
+	var r *Registry
+	err = onFreePorts(ctx, dir, "registry", 1, func(ctx context.Context, own string, ports []int) error {
+		r = &Registry{Addr: fmt.Sprintf("127.0.0.1:%d", ports[0])}
+		err := r.start(ctx, bin, own, notify)
+		if err != nil {
+			r.Stop()
+		}
+		return err
+	})
 	if err != nil {
-		return nil, err
-	}
-	if r.process, err = start(dir, "registry", bin.path("registry"), "serve", config); err != nil {
-		return nil, err
-	}
-	if err := r.process.waitFor(ctx, answers(&http.Client{Timeout: time.Second}, "http://"+r.Addr+"/v2/")); err != nil {
-		r.Stop()
 		return nil, err
 	}
 	return r, nil
+}
+
+func (r *Registry) start(ctx context.Context, bin Bin, dir string, notify Notify) error {
+	config, err := json.Marshal(registryConfig(r.Addr, filepath.Join(dir, "images"), notify)) // JSON is YAML
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, "registry.yaml")
+	if err := os.WriteFile(path, config, 0o600); err != nil {
+		return err
+	}
+	if r.process, err = start(dir, "registry", bin.path("registry"), "serve", path); err != nil {
+		return err
+	}
+	return r.process.waitFor(ctx, answers("http://"+r.Addr+"/v2/"))
+}
+
+func registryConfig(addr, images string, notify Notify) any {
+	type object = map[string]any
+	return object{
+		"version": "0.1",
+		"log":     object{"level": "warn"},
+		"storage": object{"filesystem": object{"rootdirectory": images}, "delete": object{"enabled": true}},
+		"http":    object{"addr": addr},
+		"notifications": object{
+			"events": object{"includereferences": true},
+			"endpoints": []object{{
+				"name": "dockbell", "url": notify.URL, "headers": notify.Headers,
+				"timeout": notify.Timeout.String(), "threshold": notify.Threshold, "backoff": notify.Backoff.String(),
+			}},
+		},
+	}
 }
 
 // Stop ends the registry.

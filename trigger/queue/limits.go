@@ -20,6 +20,14 @@ const (
 	firstBackoff = time.Second
 	mostBackoff  = 30 * time.Second
 
+	// mostAfter bounds the wait that a server may ask for, which would keep
+	// the lane waiting too. GitHub's rate limit starts anew every hour.
+	mostAfter = time.Hour
+
+	// longestSleep is how long the queue sleeps without a look at the clock,
+	// which may have been set forward.
+	longestSleep = time.Minute
+
 	// logLimit is how much of what an action writes is kept with its run.
 	logLimit = 64 << 10
 )
@@ -32,6 +40,12 @@ func backoff(attempt int) time.Duration {
 		d = min(mostBackoff, firstBackoff<<(attempt-1))
 	}
 	return d/2 + rand.N(d/2+1)
+}
+
+// steady is the clock's time, or when it was set back since began the time
+// that has passed since then: what was due stays due.
+func steady(now, began time.Time, passed time.Duration) time.Time {
+	return time.Unix(0, max(now.UnixNano(), began.UnixNano()+int64(passed)))
 }
 
 // capture keeps the first logLimit bytes written to it.

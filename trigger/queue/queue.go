@@ -32,6 +32,7 @@ type Queue struct {
 	decode  func(spec json.RawMessage) func(any) error
 	log     *slog.Logger
 	metrics *Metrics
+	began   time.Time
 
 	finished chan struct{}
 	running  sync.WaitGroup
@@ -40,8 +41,10 @@ type Queue struct {
 // New makes a queue. decode turns a stored specification into what a
 // [trigger.Builder] takes.
 func New(store Store, kinds map[string]trigger.Kind, decode func(json.RawMessage) func(any) error, log *slog.Logger, metrics *Metrics) *Queue {
-	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, finished: make(chan struct{}, workers)}
+	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers)}
 }
+
+func (q *Queue) now() time.Time { return steady(time.Now(), q.began, time.Since(q.began)) }
 
 // Run carries out runs until ctx ends, and then waits for those in the middle
 // up to the grace time. What is not finished by then is cancelled and stays
@@ -68,7 +71,7 @@ func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
 }
 
 func (q *Queue) recover(ctx context.Context) error {
-	runs, err := q.store.Recover(ctx, time.Now(), func(kind string) bool { return q.kinds[kind].Declarative })
+	runs, err := q.store.Recover(ctx, q.now(), func(kind string) bool { return q.kinds[kind].Declarative })
 	for _, r := range runs {
 		q.logger(r).Warn("run was cut off when dockbell stopped", "state", r.State, "reason", r.Reason)
 		q.metrics.tries.WithLabelValues(r.Rule, r.Kind, string(r.State)).Inc()
@@ -82,25 +85,23 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		var next time.Time
+		sleep := longestSleep
 		if free > 0 {
-			runs, due, err := q.store.Claim(ctx, time.Now(), free)
-			if err != nil && ctx.Err() == nil {
-				q.log.Error("cannot take runs from the store; trying again", "error", err, "in", storeRetry)
-				due = time.Now().Add(storeRetry)
+			runs, next, err := q.store.Claim(ctx, q.now(), free)
+			if err != nil {
+				pause(ctx, q.log, "cannot take runs from the store; trying again", err)
+				continue
 			}
 			for _, r := range runs {
 				q.running.Add(1)
 				go q.do(work, r)
 			}
 			free -= len(runs)
-			next = due
+			if !next.IsZero() && free > 0 {
+				sleep = min(sleep, next.Sub(q.now()))
+			}
 		}
-		if next.IsZero() || free == 0 {
-			timer.Stop()
-		} else {
-			timer.Reset(max(0, time.Until(next)))
-		}
+		timer.Reset(sleep)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
@@ -117,6 +118,20 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 				break drain
 			}
 		}
+	}
+}
+
+// pause waits before the store is asked again, whoever calls meanwhile. It
+// reports whether ctx is still alive.
+func pause(ctx context.Context, log *slog.Logger, what string, err error) bool {
+	if ctx.Err() == nil {
+		log.Error(what, "error", err, "in", storeRetry)
+	}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(storeRetry):
+		return true
 	}
 }
 
@@ -156,6 +171,12 @@ func (q *Queue) do(work context.Context, r trigger.Run) {
 // try builds the action and does it once, within its time limit. A panic is
 // that run's failure, not the daemon's.
 func (q *Queue) try(work context.Context, r trigger.Run, output *capture) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("the action panicked: %v; please report this", p)
+		}
+	}()
 	kind, ok := q.kinds[r.Kind]
 	if !ok {
 		return fmt.Errorf("this dockbell has no action kind %q", r.Kind)
@@ -164,23 +185,22 @@ func (q *Queue) try(work context.Context, r trigger.Run, output *capture) (err e
 	if err != nil {
 		return fmt.Errorf("its stored specification is no longer valid: %w", err)
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("the action panicked: %v; please report this", p)
-		}
-	}()
-	if r.Timeout > 0 {
-		var cancel context.CancelFunc
-		work, cancel = context.WithTimeoutCause(work, r.Timeout, fmt.Errorf("timed out after %s", r.Timeout))
-		defer cancel()
+	if r.Timeout <= 0 {
+		return action.Do(work, r, output)
 	}
-	return action.Do(work, r, output)
+	timedOut := fmt.Errorf("timed out after %s", r.Timeout)
+	ctx, cancel := context.WithTimeoutCause(work, r.Timeout, timedOut)
+	defer cancel()
+	err = action.Do(ctx, r, output)
+	if err != nil && context.Cause(ctx) == timedOut && !errors.Is(err, timedOut) {
+		err = fmt.Errorf("%w: %w", timedOut, err)
+	}
+	return err
 }
 
 // judge turns what an action returned into what happens to its run.
 func (q *Queue) judge(r trigger.Run, err error) trigger.Result {
-	res := trigger.Result{State: trigger.Succeeded, At: time.Now()}
+	res := trigger.Result{State: trigger.Succeeded, At: q.now()}
 	if err == nil {
 		return res
 	}
@@ -199,24 +219,22 @@ func (q *Queue) judge(r trigger.Run, err error) trigger.Result {
 		res.Reason = fmt.Sprintf("failed %d times, as often as allowed; last: %s", r.Attempt, err)
 	default:
 		res.State = trigger.Waiting
-		res.NotBefore = res.At.Add(max(backoff(r.Attempt), after))
+		res.NotBefore = res.At.Add(max(backoff(r.Attempt), min(after, mostAfter)))
 	}
 	return res
 }
 
 // writeBack does not give up before the result is on disk: a lane waits for
-// it. Only the end of the grace time ends the tries.
+// it. Only the end of the grace time ends the tries, and even then there is
+// one: what is known of an effect should not end as unknown.
 func (q *Queue) writeBack(work context.Context, r trigger.Run, res trigger.Result) (trigger.State, bool) {
 	for {
-		state, err := q.store.Finish(work, r, res)
+		state, err := q.store.Finish(context.WithoutCancel(work), r, res)
 		if err == nil {
 			return state, true
 		}
-		q.logger(r).Error("cannot write the result of a run; trying again", "error", err, "in", storeRetry)
-		select {
-		case <-work.Done():
+		if !pause(work, q.logger(r), "cannot write the result of a run; trying again", err) {
 			return "", false
-		case <-time.After(storeRetry):
 		}
 	}
 }

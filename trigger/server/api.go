@@ -2,8 +2,10 @@ package server
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 
 	"github.com/gorilla/mux"
@@ -40,7 +42,7 @@ type (
 )
 
 func (s *Server) listRuns(w http.ResponseWriter, r *http.Request) {
-	q := query{values: r.URL.Query()}
+	q := newQuery(r)
 	f := trigger.RunFilter{
 		Before: q.id("before"), Limit: q.limit(), Event: q.id("event"),
 		State: q.state("state"), Rule: q.text("rule"), Repository: q.text("repo"),
@@ -49,17 +51,19 @@ func (s *Server) listRuns(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	most := f.Limit
+	f.Limit++ // one more tells whether there is another page
 	runs, err := s.Store.Runs(r.Context(), f)
 	if err != nil {
 		s.broken(w, r, err)
 		return
 	}
-	page := RunPage{Runs: make([]RunView, len(runs))}
-	for i, run := range runs {
-		page.Runs[i] = viewRun(run)
+	page := RunPage{Runs: []RunView{}}
+	for _, run := range runs[:min(most, len(runs))] {
+		page.Runs = append(page.Runs, viewRun(run))
 	}
-	if len(runs) == f.Limit {
-		page.Next = strconv.FormatInt(runs[len(runs)-1].ID, 10)
+	if len(runs) > most {
+		page.Next = strconv.FormatInt(runs[most-1].ID, 10)
 	}
 	reply(w, http.StatusOK, page)
 }
@@ -85,26 +89,29 @@ func (s *Server) showRun(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
-	q := query{values: r.URL.Query()}
+	q := newQuery(r)
 	f := trigger.EventFilter{Before: q.id("before"), Limit: q.limit(), Repository: q.text("repo")}
 	if err := q.check(); err != nil {
 		fail(w, http.StatusBadRequest, err.Error())
 		return
 	}
+	most := f.Limit
+	f.Limit++ // one more tells whether there is another page
 	events, err := s.Store.Events(r.Context(), f)
 	if err != nil {
 		s.broken(w, r, err)
 		return
 	}
-	page := EventPage{Events: make([]EventView, len(events))}
-	for i, e := range events {
-		page.Events[i] = EventView{EventRecord: e, Runs: []string{}}
+	page := EventPage{Events: []EventView{}}
+	for _, e := range events[:min(most, len(events))] {
+		view := EventView{EventRecord: e, Runs: []string{}}
 		for _, id := range e.Runs {
-			page.Events[i].Runs = append(page.Events[i].Runs, strconv.FormatInt(id, 10))
+			view.Runs = append(view.Runs, strconv.FormatInt(id, 10))
 		}
+		page.Events = append(page.Events, view)
 	}
-	if len(events) == f.Limit {
-		page.Next = strconv.FormatInt(events[len(events)-1].ID, 10)
+	if len(events) > most {
+		page.Next = strconv.FormatInt(events[most-1].ID, 10)
 	}
 	reply(w, http.StatusOK, page)
 }
@@ -122,17 +129,28 @@ func (s *Server) broken(w http.ResponseWriter, r *http.Request, err error) {
 	fail(w, http.StatusInternalServerError, "the store could not be read; see the log")
 }
 
-// query reads the parameters of a list and refuses those it does not know: a
-// misspelt filter must not list everything.
+// query reads the parameters of a list and refuses those it does not know, or
+// that are empty or there twice: a misspelt filter must not list everything.
 type query struct {
 	values url.Values
 	err    error
 }
 
+func newQuery(r *http.Request) query {
+	values, err := url.ParseQuery(r.URL.RawQuery)
+	return query{values, err}
+}
+
 func (q *query) text(key string) string {
-	v := q.values.Get(key)
-	q.values.Del(key)
-	return v
+	v, ok := q.values[key]
+	delete(q.values, key)
+	if ok && (len(v) != 1 || v[0] == "") {
+		q.err = fmt.Errorf("%s must be given once and not be empty", key)
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return v[0]
 }
 
 func (q *query) id(key string) int64 {
@@ -170,8 +188,8 @@ func (q *query) state(key string) trigger.State {
 }
 
 func (q *query) check() error {
-	for key := range q.values {
-		return fmt.Errorf("unknown parameter %q", key)
+	if unknown := slices.Sorted(maps.Keys(q.values)); len(unknown) > 0 {
+		return fmt.Errorf("unknown parameter %q", unknown[0])
 	}
 	return q.err
 }

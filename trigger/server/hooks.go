@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"regexp"
 	"strconv"
 	"time"
 
@@ -58,7 +60,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	name := mux.Vars(r)["source"]
 	src, ok := s.Sources[name]
 	if !ok {
-		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no source "+strconv.Quote(name)+" in the configuration")
+		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no such source in the configuration")
 		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
@@ -158,7 +160,7 @@ func (s *Server) options(w http.ResponseWriter, r *http.Request) {
 	name := mux.Vars(r)["source"]
 	src, ok := s.Sources[name]
 	if !ok {
-		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no source "+strconv.Quote(name)+" in the configuration")
+		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no such source in the configuration")
 		return
 	}
 	h := src.Options(r.Header)
@@ -191,12 +193,17 @@ func (s *Server) unavailable(w http.ResponseWriter, source, why string) {
 	fail(w, http.StatusServiceUnavailable, why+"; nothing of this delivery was kept, send it again")
 }
 
+// secretHeader finds headers that by their name carry a secret, and those in
+// which proxies and clients repeat the URL with its query.
+var secretHeader = regexp.MustCompile(`(?i)auth|token|secret|signature|password|credential|cookie|key|assertion|referer|ur[il]$`)
+
 // recorded is what is kept of the headers: none that carries a secret.
 func recorded(h http.Header, hidden []string) http.Header {
 	kept := h.Clone()
-	for _, name := range append([]string{"Authorization", "Proxy-Authorization", "Cookie"}, hidden...) {
+	for _, name := range hidden {
 		kept.Del(name)
 	}
+	maps.DeleteFunc(kept, func(name string, _ []string) bool { return secretHeader.MatchString(name) })
 	return kept
 }
 

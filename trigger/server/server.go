@@ -70,10 +70,10 @@ func New(c Config) *Server {
 
 // Hooks is the public side: nothing but the intake.
 func (s *Server) Hooks() http.Handler {
-	r := mux.NewRouter()
+	r := mux.NewRouter().SkipClean(true) // some senders take a redirect for a success
 	r.HandleFunc("/hooks/{source}", s.deliver).Methods(http.MethodPost)
 	r.HandleFunc("/hooks/{source}", s.options).Methods(http.MethodOptions)
-	s.errors(r)
+	s.errors(r, http.MethodPost)
 	return r
 }
 
@@ -86,15 +86,16 @@ func (s *Server) Admin() http.Handler {
 	r.HandleFunc("/api/v1/runs", s.listRuns).Methods(http.MethodGet)
 	r.HandleFunc("/api/v1/runs/{id}", s.showRun).Methods(http.MethodGet)
 	r.HandleFunc("/api/v1/events", s.listEvents).Methods(http.MethodGet)
-	s.errors(r)
+	s.errors(r, http.MethodGet)
 	return r
 }
 
-func (s *Server) errors(r *mux.Router) {
+func (s *Server) errors(r *mux.Router, allow string) {
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
 	})
 	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Allow", allow)
 		fail(w, http.StatusMethodNotAllowed, r.Method+" is not allowed at "+r.URL.Path)
 	})
 }

@@ -234,7 +234,7 @@ func TestLoadFaults(t *testing.T) {
 		{"auth null", "type: dockerhub\nauth:", []string{`dockbell.yaml:2: auth: must be none or a mapping`}},
 		{"auth empty", "type: dockerhub\nauth: {}", []string{`dockbell.yaml:2: auth: needs exactly one of token, bearer, basic, hmac`}},
 		{"two schemes", "type: dockerhub\nauth:\n  token: {env: DOCK_TOKEN}\n  bearer: {env: DOCK_TOKEN}", []string{`dockbell.yaml:3: auth: needs exactly one of token, bearer, basic, hmac`}},
-		{"value in place of a reference", "type: dockerhub\nauth:\n  token: hunter2", []string{`dockbell.yaml:3: auth: a secret is a reference`}},
+		{"value in place of a reference", "type: dockerhub\nauth:\n  token: hunter2", []string{`dockbell.yaml:3: auth.token: a secret is a reference`}},
 		{"secret that is not set", "type: dockerhub\nauth:\n  bearer: {env: DOCK_NOWHERE}", []string{`dockbell.yaml:3: auth.bearer: environment variable DOCK_NOWHERE is not set`}},
 		{"header without token", "type: dockerhub\nauth:\n  bearer: {env: DOCK_TOKEN}\n  header: X-Token", []string{`dockbell.yaml:4: auth.header: goes with token`}},
 		{"basic without username", "type: dockerhub\nauth:\n  basic:\n    password: {env: DOCK_TOKEN}", []string{`auth.basic.username: is missing`}},

@@ -1,10 +1,12 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -15,11 +17,14 @@ import (
 // transaction, which is flushed when it returns. For each planned run it
 // decides whether there is to be one:
 //
-//   - An event that made this run before, or a lane whose standing run is of
-//     the same rule, action and digest, makes none.
+//   - An event that made this run before, or a lane whose standing push made
+//     one of the same rule and action, makes none.
 //   - In an ordered lane a run older than the standing one is recorded, ended
 //     as skipped.
-//   - In a lane of mode latest a new run supersedes those that wait.
+//   - A new run of mode latest supersedes those of that mode in its lane that
+//     wait for an earlier event.
+//   - A run that is given as failed, its template say, is recorded as that
+//     and touches no lane.
 //
 // The standing run of a lane is the newest that has not failed, been skipped
 // or superseded: what the lane holds or is about to.
@@ -73,43 +78,48 @@ func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.Receipt
 		accepted.Runs[i] = a
 		live = live || a.New && !state.Ended()
 	}
-	return accepted, nil
+	if why := refusal(accepted.Runs); why != "" {
+		err = w.exec("UPDATE events SET reason = ? WHERE id = ?", why, id)
+	}
+	return accepted, err
+}
+
+// refusal is why an event made no run although rules planned some, or "".
+func refusal(runs []trigger.Admitted) (why string) {
+	for _, a := range runs {
+		if a.New {
+			return ""
+		}
+		why = cmp.Or(why, a.Reason)
+	}
+	return why
 }
 
 // admit decides about one run and writes it. A run with After set follows the
 // live runs of its event and has no lane.
 func (w *writer) admit(r trigger.Run) (trigger.Admitted, trigger.State, error) {
+	r.State = cmp.Or(r.State, trigger.Waiting)
 	key := dedupeKey(r)
 	if before, err := w.duplicate(key); err != nil || before != 0 {
 		return already(before), "", err
 	}
-	r.State = trigger.Waiting
-	var stand *standing
-	if !r.After {
-		var err error
-		if stand, err = w.standing(r.Lane); err != nil {
+	if r.State == trigger.Waiting && !r.After {
+		if before, err := w.compare(&r); err != nil || before != 0 {
+			return already(before), "", err
+		}
+	}
+	takesTurns := r.State == trigger.Waiting && r.Mode != trigger.Parallel && !r.After
+	idle := true
+	var lane, due any
+	if takesTurns {
+		busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{r.Lane}, new(int))
+		if err != nil {
 			return trigger.Admitted{}, "", err
 		}
+		lane, idle = r.Lane, !busy
 	}
-	if stand != nil {
-		if stand.same(r) {
-			return already(stand.id), "", nil
-		}
-		if why := stand.newerThan(r); why != "" {
-			r.State, r.Reason = trigger.Skipped, "older than run "+strconv.FormatInt(stand.id, 10)+": "+why
-			r.FinishedAt = r.CreatedAt
-		}
-	}
-	takesTurns := r.Mode != trigger.Parallel && !r.After
-	idle := stand == nil || stand.state.Ended()
-	var lane, due any
-	if r.State == trigger.Waiting {
-		if takesTurns {
-			lane = r.Lane
-		}
-		if (!takesTurns || idle) && !r.After {
-			due, w.due = nanos(r.NotBefore), true
-		}
+	if r.State == trigger.Waiting && !r.After && idle {
+		due, w.due = nanos(r.NotBefore), true
 	}
 	id, err := w.insert(`INSERT INTO runs (event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed,
 			state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at)
@@ -119,12 +129,37 @@ func (w *writer) admit(r trigger.Run) (trigger.Admitted, trigger.State, error) {
 	if err != nil {
 		return trigger.Admitted{}, "", err
 	}
-	if r.State == trigger.Waiting && takesTurns && !idle && r.Mode == trigger.Latest {
-		if err := w.supersede(r.Lane, id, r.CreatedAt); err != nil {
+	if !idle && r.Mode == trigger.Latest {
+		r.ID = id
+		if err := w.supersede(r); err != nil {
 			return trigger.Admitted{}, "", err
 		}
 	}
 	return trigger.Admitted{ID: id, New: true, Reason: r.Reason}, r.State, nil
+}
+
+// compare holds a run against what stands in its lane. It gives the run that
+// already does this, or marks r as skipped when r would be a step back.
+func (w *writer) compare(r *trigger.Run) (before int64, err error) {
+	stand, err := w.standing(r.Lane, math.MaxInt64)
+	if stand == nil {
+		return 0, err
+	}
+	why := stand.newerThan(*r)
+	// One push may have made runs of several rules in the lane.
+	for s := stand; s != nil && s.samePush(r.Event); {
+		if s.rule == r.Rule && s.index == r.Index {
+			return s.id, nil
+		}
+		if s, err = w.standing(r.Lane, s.id); err != nil {
+			return 0, err
+		}
+	}
+	if why != "" {
+		r.State, r.Reason = trigger.Skipped, "older than run "+strconv.FormatInt(stand.id, 10)+": "+why
+		r.FinishedAt = r.CreatedAt
+	}
+	return 0, nil
 }
 
 func already(id int64) trigger.Admitted {
@@ -132,10 +167,11 @@ func already(id int64) trigger.Admitted {
 }
 
 // dedupeKey tells redeliveries of one event to one action of one rule; NULL
-// where the sender gives nothing to tell them by.
+// where the sender gives nothing to tell them by. A run that follows others
+// is made whenever one of those is.
 func dedupeKey(r trigger.Run) any {
 	event := r.Event.Key()
-	if event == "" {
+	if event == "" || r.After {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(event + "\x00" + r.Rule + "\x00" + strconv.Itoa(r.Index) + "\x00" + r.Kind))
@@ -163,19 +199,20 @@ type standing struct {
 	id                   int64
 	rule                 string
 	index                int
-	state                trigger.State
 	registry, repository string
 	digest               string
 	release              trigger.Release
 }
 
-func (w *writer) standing(lane string) (*standing, error) {
+// standing gives the newest standing run of a lane that is older than the run
+// before.
+func (w *writer) standing(lane string, before int64) (*standing, error) {
 	var s standing
 	var occurred, received int64
-	ok, err := w.row(`SELECT r.id, r.rule, r.idx, r.state, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
+	ok, err := w.row(`SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
 		FROM runs r JOIN events e ON e.id = r.event_id
-		WHERE r.lane = ? AND r.state NOT IN ('failed', 'skipped', 'superseded') ORDER BY r.id DESC LIMIT 1`,
-		[]any{lane}, &s.id, &s.rule, &s.index, &s.state, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
+		WHERE r.lane = ? AND r.id < ? AND r.state NOT IN ('failed', 'skipped', 'superseded') ORDER BY r.id DESC LIMIT 1`,
+		[]any{lane, before}, &s.id, &s.rule, &s.index, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
 	if !ok {
 		return nil, err
 	}
@@ -183,11 +220,9 @@ func (w *writer) standing(lane string) (*standing, error) {
 	return &s, nil
 }
 
-// same reports whether the run would do what the standing one did.
-func (s *standing) same(r trigger.Run) bool {
-	e := r.Event
-	return s.rule == r.Rule && s.index == r.Index && e.Digest != "" &&
-		s.digest == e.Digest && s.release.Tag == e.Tag && s.registry == e.Registry && s.repository == e.Repository
+// samePush reports whether the event is of the push that the run was made for.
+func (s *standing) samePush(e trigger.Event) bool {
+	return e.Digest != "" && s.digest == e.Digest && s.release.Tag == e.Tag && s.registry == e.Registry && s.repository == e.Repository
 }
 
 // newerThan says why the run would be a step back, or "". Releases of
@@ -199,20 +234,22 @@ func (s *standing) newerThan(r trigger.Run) string {
 	return trigger.Backwards(s.release, trigger.Release{Tag: r.Event.Tag, At: r.Event.Time()}, r.Order)
 }
 
-// supersede ends the waiting runs of a lane in favour of a newer one, and
-// makes that one the head when nothing of the lane is running.
-func (w *writer) supersede(lane string, by int64, at time.Time) error {
+// supersede ends the runs that wait in the lane of a newer run in its favour,
+// and makes it the head when nothing of the lane is live any more. Runs of the
+// same event stay, one push made them all, and so do those of mode queue.
+func (w *writer) supersede(by trigger.Run) error {
 	type ended struct {
 		event    int64
 		followed bool
 	}
 	var all []ended
 	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL
-		WHERE live_lane = ? AND state = 'waiting' AND id < ? RETURNING event_id, followed`,
-		[]any{fmt.Sprintf("superseded by run %d", by), nanos(at), lane, by}, func(rows rowScanner) error {
+		WHERE live_lane = ? AND state = 'waiting' AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING event_id, followed`,
+		[]any{supersededBy(by.ID), nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
 			var e ended
+			err := rows.Scan(&e.event, &e.followed)
 			all = append(all, e)
-			return rows.Scan(&all[len(all)-1].event, &all[len(all)-1].followed)
+			return err
 		})
 	if err != nil {
 		return err
@@ -224,8 +261,10 @@ func (w *writer) supersede(lane string, by int64, at time.Time) error {
 			}
 		}
 	}
-	return w.promote(lane)
+	return w.promote(by.Lane)
 }
+
+func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }
 
 // promote makes the oldest live run of a lane claimable, unless it runs.
 func (w *writer) promote(lane string) error {
@@ -243,10 +282,15 @@ func (w *writer) startFollowers(event int64) error {
 		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND after = 0 AND state IN ('waiting', 'running'))`, event)
 }
 
-// nanos is how a time is stored.
+// nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.
 func nanos(t time.Time) int64 {
-	if t.IsZero() {
+	switch {
+	case t.IsZero():
 		return 0
+	case t.Year() > 2261:
+		return math.MaxInt64
+	case t.Year() < 1678:
+		return math.MinInt64
 	}
 	return t.UnixNano()
 }

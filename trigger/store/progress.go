@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -45,52 +46,67 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger
 
 // Finish writes back how a try of a claimed run ended, and makes the next run
 // of its lane claimable. A run that is to be tried again stays the head of
-// its lane, unless the lane is of mode latest and a newer one waits. It
+// its lane, unless it is of mode latest and a newer one of that mode waits. A
+// run that is not, or no longer, running this try is left as it is. Finish
 // returns the state that the run now has.
 func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error) {
 	var state trigger.State
-	err := s.writer.do(ctx, func(w *writer) (err error) {
-		state, err = w.finish(r, res)
+	err := s.writer.do(ctx, func(w *writer) error {
+		var attempt int
+		ok, err := w.row("SELECT state, attempt FROM runs WHERE id = ?", []any{r.ID}, &state, &attempt)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("there is no run %d", r.ID)
+		}
+		if state != trigger.Running || attempt != r.Attempt {
+			return nil
+		}
+		res, err := w.finish(r, res)
+		state = res.State
 		return err
 	})
 	return state, err
 }
 
-func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.State, error) {
+// finish returns the result as it was written.
+func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, error) {
 	err := w.exec("INSERT INTO attempts (run_id, n, started_at, finished_at, state, reason, log) VALUES (?, ?, ?, ?, ?, ?, ?)",
 		r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), res.State, res.Reason, res.Log)
 	if err != nil {
-		return "", err
+		return res, err
 	}
 	if res.State == trigger.Waiting && r.Mode == trigger.Latest && !r.After {
 		var newer int64
-		ok, err := w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? ORDER BY live_lane, id LIMIT 1", []any{r.Lane, r.ID}, &newer)
+		ok, err := w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? AND mode = 'latest' AND event_id <> ? ORDER BY live_lane, id DESC LIMIT 1",
+			[]any{r.Lane, r.ID, r.EventID}, &newer)
 		if err != nil {
-			return "", err
+			return res, err
 		}
 		if ok {
-			res.State, res.Reason = trigger.Superseded, "a newer run waits; the last try failed: "+res.Reason
+			res.State, res.Reason = trigger.Superseded, supersededBy(newer)+"; before that: "+res.Reason
 		}
 	}
 	if res.State == trigger.Waiting {
 		w.due = true
-		return res.State, w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ?2, due_at = ?2 WHERE id = ? AND state = 'running'",
+		return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?1, not_before = ?2, due_at = ?2 WHERE id = ?3",
 			res.Reason, nanos(res.NotBefore), r.ID)
 	}
-	err = w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ? AND state = 'running'",
+	err = w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?",
 		res.State, res.Reason, nanos(res.At), r.ID)
 	if err != nil {
-		return "", err
+		return res, err
 	}
 	if r.Mode != trigger.Parallel && !r.After {
 		if err := w.promote(r.Lane); err != nil {
-			return "", err
+			return res, err
 		}
 	}
 	if r.Followed {
-		return res.State, w.startFollowers(r.EventID)
+		return res, w.startFollowers(r.EventID)
 	}
-	return res.State, nil
+	return res, nil
 }
 
 // Recover deals with the runs that were running when the program stopped
@@ -101,7 +117,7 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 	var runs []trigger.Run
 	err := s.writer.do(ctx, func(w *writer) error {
 		runs = nil
-		err := w.rows(selectRuns+" WHERE r.state IN ('waiting', 'running') AND r.state = 'running' ORDER BY r.id", nil, func(rows rowScanner) error {
+		err := w.rows(selectRuns+" WHERE r.state = 'running' AND r.state <> 'succeeded' ORDER BY r.id", nil, func(rows rowScanner) error {
 			var r trigger.Run
 			err := rows.Scan(runColumns(&r)...)
 			runs = append(runs, r)
@@ -114,12 +130,12 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 			r := &runs[i]
 			res := trigger.Result{State: trigger.Unknown, At: now, Reason: "dockbell stopped while this ran; whether it had its effect is not known, so it is not repeated"}
 			if repeatable(r.Kind) {
-				res = trigger.Result{State: trigger.Waiting, At: now, NotBefore: now, Reason: "dockbell stopped while this ran; it runs again"}
+				res = trigger.Result{State: trigger.Waiting, At: now, NotBefore: now, Reason: "dockbell stopped while this ran"}
 			}
-			if r.State, err = w.finish(*r, res); err != nil {
+			if res, err = w.finish(*r, res); err != nil {
 				return err
 			}
-			r.Reason = res.Reason
+			r.State, r.Reason = res.State, res.Reason
 		}
 		return nil
 	})

@@ -46,6 +46,7 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 	var w where
 	w.add(f.Before > 0, "r.id < ?", f.Before)
 	w.add(f.State != "", "r.state = ?", f.State)
+	w.add(f.State != "" && f.State != trigger.Succeeded, "r.state <> 'succeeded'") // what the index asks for
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
 	w.add(f.Repository != "", "r.repository = ?", f.Repository)
 	w.add(f.Event > 0, "r.event_id = ?", f.Event)
@@ -125,7 +126,7 @@ func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.Sta
 // Live counts the runs that have not ended.
 func (s *Store) Live(ctx context.Context) (waiting, running int, err error) {
 	err = s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running')
-		FROM runs WHERE state IN ('waiting', 'running')`).Scan(&waiting, &running)
+		FROM runs WHERE state IN ('waiting', 'running') AND state <> 'succeeded'`).Scan(&waiting, &running)
 	return waiting, running, err
 }
 
@@ -135,10 +136,10 @@ type where struct {
 	args       []any
 }
 
-func (w *where) add(when bool, condition string, arg any) {
+func (w *where) add(when bool, condition string, args ...any) {
 	if when {
 		w.conditions = append(w.conditions, condition)
-		w.args = append(w.args, arg)
+		w.args = append(w.args, args...)
 	}
 }
 

@@ -23,7 +23,7 @@ CREATE TABLE events (
 	actor       TEXT    NOT NULL,
 	occurred_at INTEGER NOT NULL,
 	received_at INTEGER NOT NULL,
-	reason      TEXT    NOT NULL  -- why no rule matched
+	reason      TEXT    NOT NULL  -- why it made no run
 );
 CREATE INDEX events_repository ON events (repository, id);
 
@@ -66,8 +66,11 @@ CREATE INDEX runs_due ON runs (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX runs_live ON runs (live_lane, id) WHERE live_lane IS NOT NULL;
 -- One at a time in a lane, whatever the program believes.
 CREATE UNIQUE INDEX runs_one ON runs (live_lane) WHERE live_lane IS NOT NULL AND state = 'running';
-CREATE INDEX runs_unfinished ON runs (state) WHERE state IN ('waiting', 'running');
-CREATE INDEX runs_lane ON runs (lane, id);
+-- What did not simply succeed: the few that lists and counts ask for by state.
+CREATE INDEX runs_state ON runs (state, id) WHERE state <> 'succeeded';
+-- What stands in a lane. The failed are not in it, or a lane whose action
+-- always fails would be read from end to end for each new run.
+CREATE INDEX runs_lane ON runs (lane, id) WHERE state NOT IN ('failed', 'skipped', 'superseded');
 CREATE INDEX runs_event ON runs (event_id);
 CREATE INDEX runs_repository ON runs (repository, id);
 

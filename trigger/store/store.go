@@ -10,6 +10,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -37,13 +38,13 @@ type Store struct {
 	lock   *os.File
 }
 
-// Open opens the store that a URL names, sqlite:PATH, and creates it when
+// Open opens the store at a location, sqlite:PATH, and creates it when
 // there is none. A file that another dockbell has open, or that a newer
 // version wrote, is refused.
-func Open(ctx context.Context, url string) (*Store, error) {
-	path, ok := strings.CutPrefix(url, "sqlite:")
+func Open(ctx context.Context, location string) (*Store, error) {
+	path, ok := strings.CutPrefix(location, "sqlite:")
 	if !ok || path == "" {
-		return nil, fmt.Errorf("store %q: must be sqlite:PATH", url)
+		return nil, fmt.Errorf("store %q: must be sqlite:PATH", location)
 	}
 	s, err := open(ctx, path)
 	if err != nil {
@@ -67,14 +68,15 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	const pragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-32000)"
-	if s.write, err = sql.Open("sqlite", "file:"+abs+"?"+pragmas); err != nil {
+	file := (&url.URL{Scheme: "file", OmitHost: true, Path: abs}).String()
+	if s.write, err = sql.Open("sqlite", file+"?"+pragmas); err != nil {
 		return nil, err
 	}
 	s.write.SetMaxOpenConns(1)
 	if err := migrate(ctx, s.write); err != nil {
 		return nil, err
 	}
-	if s.read, err = sql.Open("sqlite", "file:"+abs+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=cache_size(-8000)"); err != nil {
+	if s.read, err = sql.Open("sqlite", file+"?mode=ro&_pragma=busy_timeout(5000)&_pragma=cache_size(-8000)"); err != nil {
 		return nil, err
 	}
 	s.read.SetMaxOpenConns(readers)
@@ -107,8 +109,10 @@ func (s *Store) release() error {
 
 // Ping reports whether the store can be read and its writer answers.
 func (s *Store) Ping(ctx context.Context) error {
-	var n int
-	return s.read.QueryRowContext(ctx, "SELECT 1").Scan(&n)
+	if err := s.read.QueryRowContext(ctx, "SELECT 1").Scan(new(int)); err != nil {
+		return err
+	}
+	return s.writer.do(ctx, func(*writer) error { return nil })
 }
 
 // Wake receives when a run may have become due.
@@ -142,6 +146,13 @@ func migrate(ctx context.Context, db *sql.DB) error {
 		return nil
 	case have > version:
 		return fmt.Errorf("it has schema version %d and this dockbell knows up to %d; run the newer dockbell", have, version)
+	}
+	var tables int
+	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
+		return err
+	}
+	if tables > 0 {
+		return errors.New("it is a database of another program")
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {

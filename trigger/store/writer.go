@@ -54,8 +54,8 @@ func (w *writer) stop() {
 }
 
 // do carries out an operation and returns when it is on disk, or not at all.
-// Once begun it is not abandoned: a context that ends leaves the caller
-// without the answer.
+// Once begun it is not abandoned: a context that ends then does not keep the
+// caller from the answer. A claim that nobody learns of would stay running.
 func (w *writer) do(ctx context.Context, f func(*writer) error) error {
 	o := &op{do: f, result: make(chan error, 1)}
 	select {

@@ -7,7 +7,7 @@ type Strings []string
 
 // UnmarshalYAML takes a string or a sequence of strings.
 func (s *Strings) UnmarshalYAML(n *yaml.Node) error {
-	if resolve(n).Kind == yaml.SequenceNode {
+	if n.Kind == yaml.SequenceNode {
 		return n.Decode((*[]string)(s))
 	}
 	var one string

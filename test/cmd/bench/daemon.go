@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -38,23 +39,54 @@ func (b *bench) serve(ctx context.Context, name, config string) (*daemon, error)
 	if b.cluster != nil {
 		d.cmd.Env = append(d.cmd.Env, "KUBECONFIG="+b.cluster.Kubeconfig)
 	}
+	return d, d.start()
+}
+
+// start starts the process and waits until it says where it listens.
+func (d *daemon) start() error {
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if err := d.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
 	lines := bufio.NewScanner(stderr)
 	for lines.Scan() {
 		if m := listening.FindStringSubmatch(lines.Text()); m != nil {
 			d.hooks, d.admin = "http://"+m[1]+"/hooks/registry", "http://"+m[2]
 			go func() { _, _ = io.Copy(io.Discard, stderr) }() // until it ends
-			return d, nil
+			return nil
 		}
 	}
-	return nil, fmt.Errorf("dockbell did not start: %w", d.cmd.Wait())
+	return fmt.Errorf("%s did not start: %w", d.cmd.Path, d.cmd.Wait())
+}
+
+// idleMode is the argument by which this program becomes a server that does
+// nothing: a process of its own, as dockbell is one.
+const idleMode = "idle"
+
+func startIdle(ctx context.Context) (*daemon, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	d := &daemon{cmd: exec.CommandContext(ctx, self, idleMode)}
+	return d, d.start()
+}
+
+func serveIdle(ctx context.Context) error {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	fmt.Fprintf(os.Stderr, "msg=listening hooks=%s admin=%s\n", l.Addr(), l.Addr())
+	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body) // as a handler must to keep the connection
+		w.WriteHeader(http.StatusAccepted)
+	}))
 }
 
 func (d *daemon) stop() {

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"os"
@@ -14,7 +13,7 @@ import (
 )
 
 const (
-	intakeTime   = 2 * time.Second
+	intakeTime   = 4 * time.Second
 	intakeRounds = 3 // interleaved, so that a noisy moment hits all alike
 )
 
@@ -36,20 +35,16 @@ func (b *bench) intake(ctx context.Context) error {
 		case <-r.Context().Done():
 		}
 	})}
-	nothing := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // as a handler must to keep the connection
-		w.WriteHeader(http.StatusAccepted)
-	})}
 	heldURL, err := listen(&held)
 	if err != nil {
 		return err
 	}
-	nothingURL, err := listen(&nothing)
+	defer held.Close()
+	idle, err := startIdle(ctx)
 	if err != nil {
 		return err
 	}
-	defer held.Close()
-	defer nothing.Close()
+	defer idle.stop()
 	defer close(release)
 	d, err := b.serve(ctx, "intake", fmt.Sprintf(`
 server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}
@@ -80,7 +75,7 @@ rules:
 				do   func() error
 			}{
 				{&ours, func() error { return post(ctx, d.hooks, body()) }},
-				{&bare, func() error { return post(ctx, nothingURL, body()) }},
+				{&bare, func() error { return post(ctx, idle.hooks, body()) }},
 				{&raw, func() error { return log.append(body()) }},
 			} {
 				r, err := measureRate(senders, m.do)

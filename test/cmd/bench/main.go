@@ -39,6 +39,9 @@ type bench struct {
 }
 
 func run(ctx context.Context) error {
+	if len(os.Args) == 2 && os.Args[1] == idleMode {
+		return serveIdle(ctx)
+	}
 	dir, err := os.MkdirTemp(".", "bench-") // on the disk of the work tree
 	if err != nil {
 		return err

@@ -1,0 +1,108 @@
+package rules
+
+import (
+	"regexp"
+	"regexp/syntax"
+	"strings"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// sample is an event that a rule could match, to try its templates with while
+// loading: what they make of it has to pass the checks of its actions.
+func sample(r *rule) *variables {
+	e := trigger.Event{
+		Image:      trigger.Image{Registry: "registry.example.com", Repository: "shop/web", Tag: "v1.2.3", Digest: "sha256:" + strings.Repeat("0", 64)},
+		Actor:      "somebody",
+		Source:     "registry",
+		Action:     r.event,
+		OccurredAt: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+	}
+	if len(r.sources) > 0 {
+		e.Source = r.sources[0]
+	}
+	if len(r.repos) > 0 {
+		e.Registry, e.Repository = r.repos[0].example(e.Image)
+	}
+	groups := map[string]string{}
+	if r.tag != nil {
+		for _, name := range r.tag.SubexpNames() {
+			groups[name] = "1.2.3"
+		}
+		if tag, ok := exampleTag(r.tag); ok {
+			e.Tag = tag
+			groups = groupsOf(r.tag, tag)
+		}
+		delete(groups, "")
+	}
+	return newVariables(e, groups)
+}
+
+var firstOfMany = regexp.MustCompile(`\{([^{},]*)[^{}]*\}`)
+
+// example is a repository that the pattern matches; that of the image when
+// none is easily found.
+func (g repoGlob) example(img trigger.Image) (registry, repository string) {
+	name := firstOfMany.ReplaceAllString(g.pattern, "$1")
+	name = strings.NewReplacer("**", "a", "*", "a", "?", "a").Replace(name)
+	if !g.full {
+		name = img.Registry + "/" + name
+	}
+	found, err := trigger.ParseImage(name)
+	if err != nil || !g.matches(namesOf(found)) {
+		return img.Registry, img.Repository
+	}
+	return found.Registry, found.Repository
+}
+
+// exampleTag is a tag that the expression matches, if one is easily found.
+func exampleTag(re *regexp.Regexp) (string, bool) {
+	parsed, err := syntax.Parse(re.String(), syntax.Perl)
+	if err != nil {
+		return "", false
+	}
+	tag := exampleText(parsed)
+	if _, err := trigger.NewImage("", "any", tag, ""); err != nil || tag == "" || !re.MatchString(tag) {
+		return "", false
+	}
+	return tag, true
+}
+
+func exampleText(re *syntax.Regexp) string {
+	var b strings.Builder
+	switch re.Op {
+	case syntax.OpLiteral:
+		b.WriteString(string(re.Rune))
+	case syntax.OpCharClass:
+		b.WriteRune(exampleRune(re.Rune))
+	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
+		b.WriteByte('a')
+	case syntax.OpRepeat:
+		for range max(re.Min, min(1, re.Max)) {
+			b.WriteString(exampleText(re.Sub[0]))
+		}
+	case syntax.OpAlternate:
+		return exampleText(re.Sub[0])
+	default: // once what may be there or not, nothing for assertions
+		for _, sub := range re.Sub {
+			b.WriteString(exampleText(sub))
+		}
+	}
+	return b.String()
+}
+
+// exampleRune is a character of a class, given by pairs of first and last.
+func exampleRune(class []rune) rune {
+	for _, r := range "a1A" {
+		for i := 0; i+1 < len(class); i += 2 {
+			if class[i] <= r && r <= class[i+1] {
+				return r
+			}
+		}
+	}
+	if len(class) == 0 {
+		return 'a'
+	}
+	return class[0]
+}
