@@ -7,7 +7,7 @@ export CGO_ENABLED ?= 0
 .PHONY: build run test check e2e bench fuzz parts clean
 
 build: ## bin/dockbell, static
-	go build -trimpath -o bin/dockbell ./cmd/dockbell
+	go build -o bin/dockbell ./cmd/dockbell
 
 # The example refers to its secrets by these names. They are for this machine
 # alone: the example listens on the loopback address.

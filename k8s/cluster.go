@@ -68,8 +68,11 @@ func (c *Clusters) connect(name string) (*cluster, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = spec.Kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: spec.Context}).ClientConfig()
+	if clientcmd.IsEmptyConfig(err) {
+		return nil, fmt.Errorf("cluster %s: no cluster is configured; set KUBECONFIG, name a kubeconfig below `clusters`, or run in the cluster", name)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w; set KUBECONFIG, name a kubeconfig below `clusters`, or run in the cluster", name, err)
+		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
 	config.UserAgent = "dockbell"
 	config.QPS = -1 // the queue bounds how much is asked at once
