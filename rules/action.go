@@ -172,7 +172,11 @@ func (a *action) loadOptions(n strictyaml.Node, vars *variables) bool {
 // try builds the action for a sample event, twice: from the file, so that
 // faults have their lines, and from the form in which it will be stored.
 func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fault func(*yaml.Node, error)) bool {
-	at := n.With(rendered(special, vars, fault)).Also(optionKeys...)
+	good := true
+	at := n.With(rendered(special, vars, func(y *yaml.Node, err error) { good = false; fault(y, err) })).Also(optionKeys...)
+	if !good {
+		return false
+	}
 	reported := errors.New("reported")
 	_, err := a.row.Build(func(v any) error {
 		if !at.Decode(v) {

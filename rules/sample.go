@@ -5,6 +5,7 @@ import (
 	"regexp/syntax"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -69,6 +70,10 @@ func exampleTag(re *regexp.Regexp) (string, bool) {
 	return tag, true
 }
 
+// exampleLength is that of what may be of any length: templates cut pieces from
+// the hash of a commit, for one.
+const exampleLength = 12
+
 func exampleText(re *syntax.Regexp) string {
 	var b strings.Builder
 	switch re.Op {
@@ -78,6 +83,12 @@ func exampleText(re *syntax.Regexp) string {
 		b.WriteRune(exampleRune(re.Rune))
 	case syntax.OpAnyChar, syntax.OpAnyCharNotNL:
 		b.WriteByte('a')
+	case syntax.OpStar, syntax.OpPlus:
+		one := exampleText(re.Sub[0])
+		if utf8.RuneCountInString(one) == 1 {
+			return strings.Repeat(one, exampleLength)
+		}
+		return one
 	case syntax.OpRepeat:
 		for range max(re.Min, min(1, re.Max)) {
 			b.WriteString(exampleText(re.Sub[0]))

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"regexp"
@@ -74,10 +73,12 @@ func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 		root.Key("store").Faultf("%q must be sqlite:PATH", c.Store)
 	}
 	sources := root.Key("sources")
-	if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(c.Sources) == 0 {
+	names := sources.Keys()
+	if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(names) == 0 {
 		sources.Faultf("is missing: without a source nothing is received")
+		names = nil
 	}
-	for _, name := range slices.Sorted(maps.Keys(c.Sources)) {
+	for _, name := range names {
 		at := sources.Key(name)
 		if !sourceName.MatchString(name) {
 			at.Faultf("the name of a source is part of its URL; use letters, digits, dots, dashes and underscores, at most 64")
@@ -90,7 +91,7 @@ func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 	if !root.Has("rules") {
 		root.Faultf("rules are missing: without a rule nothing happens")
 	} else {
-		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters), slices.Sorted(maps.Keys(c.Sources)), decodeSpec)
+		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters), slices.Sorted(slices.Values(names)), decodeSpec)
 	}
 	if err := root.Err(); err != nil {
 		return nil, err

@@ -62,12 +62,18 @@ func showRunCommand(c *apiClient) *cobra.Command {
 		Example: `  dockbell runs show 42`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := strconv.ParseUint(args[0], 10, 63); err != nil {
+				return fmt.Errorf("%q is not the id of a run, which is a number", args[0])
+			}
 			var run server.RunView
-			if err := c.get(cmd.Context(), "/api/v1/runs/"+url.PathEscape(args[0]), nil, &run); err != nil {
+			if err := c.get(cmd.Context(), "/api/v1/runs/"+args[0], nil, &run); err != nil {
 				return err
 			}
 			if c.output == "json" {
 				return printJSON(cmd.OutOrStdout(), run)
+			}
+			if run.Push == nil {
+				return fmt.Errorf("%s does not answer as a dockbell of this version does", c.server)
 			}
 			return printRun(cmd.OutOrStdout(), run)
 		},

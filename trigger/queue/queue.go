@@ -50,7 +50,9 @@ func (q *Queue) now() time.Time { return steady(time.Now(), q.began, time.Since(
 // up to the grace time. What is not finished by then is cancelled and stays
 // on disk as running: the next start deals with it as after a crash.
 func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
-	if err := q.recover(ctx); err != nil {
+	if err := q.recover(ctx); ctx.Err() != nil {
+		return nil // stopped before it began
+	} else if err != nil {
 		return fmt.Errorf("runs left over from before: %w", err)
 	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))

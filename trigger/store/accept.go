@@ -33,11 +33,15 @@ func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigge
 	if err != nil {
 		return trigger.Receipt{}, err
 	}
+	body := d.Body
+	if body == nil {
+		body = []byte{} // nil is NULL to the driver; a poll has no body
+	}
 	var receipt trigger.Receipt
 	err = s.writer.do(ctx, func(w *writer) error {
 		receipt = trigger.Receipt{Events: make([]trigger.ReceiptEvent, len(planned))}
 		id, err := w.insert("INSERT INTO deliveries (source, received_at, header, body) VALUES (?, ?, ?, ?)",
-			d.Source, nanos(d.ReceivedAt), string(header), d.Body)
+			d.Source, nanos(d.ReceivedAt), string(header), body)
 		if err != nil {
 			return err
 		}
@@ -49,7 +53,10 @@ func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigge
 		}
 		return nil
 	})
-	return receipt, err
+	if err != nil {
+		return trigger.Receipt{}, err
+	}
+	return receipt, nil
 }
 
 func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.ReceiptEvent, error) {

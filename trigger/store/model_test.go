@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -207,26 +206,23 @@ func (m *model) end(r *trigger.Run, to trigger.State, again time.Time) {
 	}
 }
 
-func (m *model) expected() string {
-	var s strings.Builder
-	for _, r := range m.runs {
-		fmt.Fprintf(&s, "%d:%s/%d ", r.ID, r.State, r.Attempt)
+// differs gives the first run that is not as the model has it.
+func (m *model) differs(runs []trigger.Run) string {
+	if len(runs) != len(m.runs) {
+		return fmt.Sprintf("%d runs, the model has %d", len(runs), len(m.runs))
 	}
-	return s.String()
+	for i, r := range runs {
+		if w := m.runs[i]; r.ID != w.ID || r.State != w.State || r.Attempt != w.Attempt {
+			return fmt.Sprintf("run %d is %s after %d tries; the model has %d, %s after %d", r.ID, r.State, r.Attempt, w.ID, w.State, w.Attempt)
+		}
+	}
+	return ""
 }
 
-func (m *model) real() string {
-	var s strings.Builder
-	for _, r := range m.bench.all() {
-		fmt.Fprintf(&s, "%d:%s/%d ", r.ID, r.State, r.Attempt)
-	}
-	return s.String()
-}
-
-// invariants are what is promised of lanes, whatever the model says.
-func (m *model) invariants() {
+// oneAtATime is what is promised of lanes, whatever the model says.
+func (m *model) oneAtATime(runs []trigger.Run) {
 	running := map[string]int64{}
-	for _, r := range m.bench.all() {
+	for _, r := range runs {
 		if r.State != trigger.Running || r.Mode == trigger.Parallel {
 			continue
 		}
@@ -239,22 +235,23 @@ func (m *model) invariants() {
 
 // drain lets time pass until all runs have ended: none may be stuck.
 func (m *model) drain() {
-	for range len(m.runs) + 1 {
+	var running []trigger.Run
+	for _, r := range m.all() {
+		if r.State == trigger.Running {
+			running = append(running, r)
+		}
+	}
+	for range m.runs {
+		for _, r := range running {
+			m.bench.finish(r, trigger.Succeeded)
+		}
 		m.now = m.now.Add(time.Minute)
-		runs, _, err := m.Claim(m.Context(), m.now, 1000)
-		if err != nil {
+		var err error
+		if running, _, err = m.Claim(m.Context(), m.now, 1000); err != nil {
 			m.Fatal(err)
-		}
-		for _, r := range m.bench.all() {
-			if r.State == trigger.Running {
-				m.bench.finish(r, trigger.Succeeded)
-			}
-		}
-		if len(runs) == 0 {
-			break
 		}
 	}
 	if waiting, running, err := m.Live(m.Context()); err != nil || waiting+running != 0 {
-		m.Fatalf("%d waiting and %d running are stuck, %v: %s", waiting, running, err, m.real())
+		m.Fatalf("%d waiting and %d running are stuck, %v", waiting, running, err)
 	}
 }

@@ -43,6 +43,18 @@ func (t *nanoTime) Scan(v any) error {
 
 // Runs lists runs, newest first.
 func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error) {
+	query, args := runsQuery(f)
+	runs := []trigger.Run{}
+	err := each(s.read.QueryContext(ctx, query, args...))(func(rows rowScanner) error {
+		var r trigger.Run
+		err := rows.Scan(runColumns(&r)...)
+		runs = append(runs, r)
+		return err
+	})
+	return runs, err
+}
+
+func runsQuery(f trigger.RunFilter) (query string, args []any) {
 	var w where
 	w.add(f.Before > 0, "r.id < ?", f.Before)
 	w.add(f.State != "", "r.state = ?", f.State)
@@ -50,14 +62,7 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
 	w.add(f.Repository != "", "r.repository = ?", f.Repository)
 	w.add(f.Event > 0, "r.event_id = ?", f.Event)
-	runs := []trigger.Run{}
-	err := each(s.read.QueryContext(ctx, selectRuns+w.clause()+" ORDER BY r.id DESC LIMIT ?", append(w.args, f.Limit)...))(func(rows rowScanner) error {
-		var r trigger.Run
-		err := rows.Scan(runColumns(&r)...)
-		runs = append(runs, r)
-		return err
-	})
-	return runs, err
+	return selectRuns + w.clause() + " ORDER BY r.id DESC LIMIT ?", append(w.args, f.Limit)
 }
 
 // Run gives one run with its tries; ok is false when there is none.
@@ -80,11 +85,9 @@ func (s *Store) Run(ctx context.Context, id int64) (r trigger.Run, attempts []tr
 
 // Events lists events, newest first, with the ids of their runs.
 func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error) {
-	var w where
-	w.add(f.Before > 0, "e.id < ?", f.Before)
-	w.add(f.Repository != "", "e.repository = ?", f.Repository)
+	query, args := eventsQuery(f)
 	events := []trigger.EventRecord{}
-	err := each(s.read.QueryContext(ctx, "SELECT e.id, e.delivery_id, e.reason, "+eventFields+" FROM events e"+w.clause()+" ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)...))(func(rows rowScanner) error {
+	err := each(s.read.QueryContext(ctx, query, args...))(func(rows rowScanner) error {
 		var e trigger.EventRecord
 		err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
 		events = append(events, e)
@@ -99,6 +102,13 @@ func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.Ev
 		}
 	}
 	return events, nil
+}
+
+func eventsQuery(f trigger.EventFilter) (query string, args []any) {
+	var w where
+	w.add(f.Before > 0, "e.id < ?", f.Before)
+	w.add(f.Repository != "", "e.repository = ?", f.Repository)
+	return "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " FROM events e" + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
 }
 
 func (s *Store) runIDs(ctx context.Context, event int64) (ids []int64, err error) {
@@ -123,10 +133,12 @@ func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.Sta
 	return states, err
 }
 
+const countLive = `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running')
+	FROM runs WHERE state IN ('waiting', 'running') AND state <> 'succeeded'`
+
 // Live counts the runs that have not ended.
 func (s *Store) Live(ctx context.Context) (waiting, running int, err error) {
-	err = s.read.QueryRowContext(ctx, `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running')
-		FROM runs WHERE state IN ('waiting', 'running') AND state <> 'succeeded'`).Scan(&waiting, &running)
+	err = s.read.QueryRowContext(ctx, countLive).Scan(&waiting, &running)
 	return waiting, running, err
 }
 

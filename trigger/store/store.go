@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -36,6 +37,7 @@ type Store struct {
 	write  *sql.DB
 	writer *writer
 	lock   *os.File
+	close  func() error
 }
 
 // Open opens the store at a location, sqlite:PATH, and creates it when
@@ -55,9 +57,10 @@ func Open(ctx context.Context, location string) (*Store, error) {
 
 func open(ctx context.Context, path string) (_ *Store, err error) {
 	s := &Store{}
+	s.close = sync.OnceValue(s.release)
 	defer func() {
 		if err != nil {
-			s.release()
+			s.close()
 		}
 	}()
 	if s.lock, err = lockFile(path + ".lock"); err != nil {
@@ -87,8 +90,9 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	return s, nil
 }
 
-// Close ends the store after what is being written.
-func (s *Store) Close() error { return s.release() }
+// Close ends the store after what is being written. Operations that wait for
+// that are refused.
+func (s *Store) Close() error { return s.close() }
 
 func (s *Store) release() error {
 	var errs []error

@@ -28,6 +28,7 @@ type Fault struct {
 	Line int
 	Path string // of keys, as in rules[0].tag; "" for the whole file
 	Msg  string
+	Err  error // what Msg says, for faults that come from an error; or nil
 }
 
 func (f Fault) Error() string {
@@ -37,6 +38,8 @@ func (f Fault) Error() string {
 	}
 	return s + f.Msg
 }
+
+func (f Fault) Unwrap() error { return f.Err }
 
 // Node is a place in a file: what stands there can be decoded and found
 // faulty. All nodes of a file share one list of faults.
@@ -183,7 +186,7 @@ func (n Node) Keys() []string {
 
 // Faultf reports that something is wrong here.
 func (n Node) Faultf(format string, args ...any) {
-	n.file.faults = append(n.file.faults, Fault{n.file.name, n.yaml.Line, n.path, fmt.Sprintf(format, args...)})
+	n.file.faults = append(n.file.faults, Fault{n.file.name, n.yaml.Line, n.path, fmt.Sprintf(format, args...), nil})
 }
 
 // Fault reports an error here, or at the field that it names
@@ -204,7 +207,7 @@ func (n Node) Fault(err error) {
 		at.Fault(field.Err)
 		return
 	}
-	n.Faultf("%s", err)
+	n.file.faults = append(n.file.faults, Fault{n.file.name, n.yaml.Line, n.path, err.Error(), err})
 }
 
 // Decode fills the struct that v points to and reports every unknown and
@@ -212,7 +215,7 @@ func (n Node) Fault(err error) {
 func (n Node) Decode(v any) bool {
 	before := len(n.file.faults)
 	err := n.yaml.Decode(v)
-	n.check(reflect.TypeOf(v))
+	n.check(reflect.TypeOf(v), err != nil)
 	if err != nil && len(n.file.faults) == before {
 		n.decodeFault(err)
 	}
@@ -220,8 +223,9 @@ func (n Node) Decode(v any) bool {
 }
 
 // check walks node and type together, since yaml neither knows paths nor minds
-// unknown keys. Types that decode themselves are asked to do so.
-func (n Node) check(t reflect.Type) {
+// unknown keys. Where some value is wrong it tries each by itself, to find out
+// which.
+func (n Node) check(t reflect.Type, wrong bool) {
 	for t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
@@ -233,7 +237,7 @@ func (n Node) check(t reflect.Type) {
 		fieldTypes(t, fields)
 		n.eachKey(func(key *yaml.Node, child Node) {
 			if ft, ok := fields[key.Value]; ok {
-				child.check(ft)
+				child.check(ft, wrong)
 				return
 			}
 			known := slices.Sorted(maps.Keys(fields))
@@ -241,12 +245,12 @@ func (n Node) check(t reflect.Type) {
 			n.With(key).Faultf("unknown key %q; known are %s", key.Value, strings.Join(known, ", "))
 		})
 	case t.Kind() == reflect.Map && n.yaml.Kind == yaml.MappingNode && !selfMade:
-		n.eachKey(func(_ *yaml.Node, child Node) { child.check(t.Elem()) })
+		n.eachKey(func(_ *yaml.Node, child Node) { child.check(t.Elem(), wrong) })
 	case t.Kind() == reflect.Slice && n.yaml.Kind == yaml.SequenceNode && !selfMade:
 		for _, item := range n.Items() {
-			item.check(t.Elem())
+			item.check(t.Elem(), wrong)
 		}
-	default:
+	case wrong:
 		if err := n.yaml.Decode(reflect.New(t).Interface()); err != nil {
 			n.decodeFault(err)
 		}

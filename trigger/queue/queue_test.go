@@ -1,0 +1,541 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/store"
+)
+
+// act is an action made of a function.
+type act func(ctx context.Context, run trigger.Run, log io.Writer) error
+
+func (act) Target() string { return "target" }
+func (a act) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
+	return a(ctx, run, log)
+}
+
+// faulty is a store that can be made to fail.
+type faulty struct {
+	*store.Store
+	claim, finish    atomic.Pointer[error]
+	claims, finishes atomic.Int64
+}
+
+func (f *faulty) Claim(ctx context.Context, now time.Time, n int) ([]trigger.Run, time.Time, error) {
+	f.claims.Add(1)
+	if err := f.claim.Load(); err != nil {
+		return nil, time.Time{}, *err
+	}
+	return f.Store.Claim(ctx, now, n)
+}
+
+func (f *faulty) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error) {
+	f.finishes.Add(1)
+	if err := f.finish.Load(); err != nil {
+		return "", *err
+	}
+	return f.Store.Finish(ctx, r, res)
+}
+
+// rig is a queue on a real store, inside a bubble of fake time.
+type rig struct {
+	*testing.T
+	store   *faulty
+	do      act
+	metrics *prometheus.Registry
+	stop    context.CancelFunc
+	stopped chan struct{}
+	n       int
+}
+
+// bubble runs a test in fake time with a queue that does the given action.
+func bubble(t *testing.T, do act, test func(r *rig)) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "db") // made outside, as its clean-up runs there
+	synctest.Test(t, func(t *testing.T) {
+		s, err := store.Open(context.Background(), "sqlite:"+path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := &rig{T: t, store: &faulty{Store: s}, do: do}
+		r.start(time.Minute)
+		defer func() {
+			r.stop()
+			<-r.stopped
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		test(r)
+	})
+}
+
+// start runs a new queue on the store.
+func (r *rig) start(grace time.Duration) {
+	build := func(decode func(any) error) (trigger.Action, error) {
+		var spec struct{ Fault string }
+		if err := decode(&spec); err != nil {
+			return nil, err
+		}
+		switch spec.Fault {
+		case "invalid":
+			return nil, trigger.Field("fault", "is %q", spec.Fault)
+		case "panic":
+			panic("in build")
+		}
+		return r.do, nil
+	}
+	kinds := map[string]trigger.Kind{"call": {Build: build}, "set": {Build: build, Declarative: true}}
+	decode := func(spec json.RawMessage) func(any) error {
+		return func(into any) error { return json.Unmarshal(spec, into) }
+	}
+	r.metrics = prometheus.NewRegistry()
+	q := New(r.store, kinds, decode, slog.New(slog.DiscardHandler), NewMetrics(r.metrics))
+	ctx, stop := context.WithCancel(context.Background())
+	r.stop, r.stopped = stop, make(chan struct{})
+	go func() {
+		defer close(r.stopped)
+		if err := q.Run(ctx, grace); err != nil {
+			r.Error(err)
+		}
+	}()
+}
+
+// accept puts one run on disk, in a lane of its own, and gives its id.
+func (r *rig) accept(change ...func(*trigger.Run)) int64 {
+	r.Helper()
+	r.n++
+	now := time.Now()
+	run := trigger.Run{Rule: "rule", Kind: "call", Spec: json.RawMessage("{}"), Lane: fmt.Sprint("lane", r.n), Mode: trigger.Queue, CreatedAt: now, NotBefore: now}
+	for _, f := range change {
+		f(&run)
+	}
+	e := trigger.Event{ID: fmt.Sprint(r.n), Source: "hub", Image: trigger.Image{Repository: "shop/web", Tag: "v1"}, ReceivedAt: now}
+	rec, err := r.store.Accept(context.Background(), trigger.Delivery{Source: "hub", ReceivedAt: now}, []trigger.Planned{{Event: e, Runs: []trigger.Run{run}}})
+	if err != nil {
+		r.Fatal(err)
+	}
+	return rec.Events[0].Runs[0].ID
+}
+
+func (r *rig) run(id int64) (trigger.Run, []trigger.Attempt) {
+	r.Helper()
+	run, tries, ok, err := r.store.Run(context.Background(), id)
+	if err != nil || !ok {
+		r.Fatal(ok, err)
+	}
+	return run, tries
+}
+
+// ended lets time pass until a run has ended.
+func (r *rig) ended(id int64) (trigger.Run, []trigger.Attempt) {
+	r.Helper()
+	for range 10_000 {
+		synctest.Wait()
+		if run, tries := r.run(id); run.State.Ended() {
+			return run, tries
+		}
+		time.Sleep(time.Second)
+	}
+	run, tries := r.run(id)
+	r.Fatalf("run %d does not end: %+v, %+v", id, run, tries)
+	return run, tries
+}
+
+func (r *rig) state(id int64, want trigger.State) {
+	r.Helper()
+	synctest.Wait()
+	if run, _ := r.run(id); run.State != want {
+		r.Fatalf("run %d is %s (%s), want %s", id, run.State, run.Reason, want)
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	hang := func(ctx context.Context, _ trigger.Run, _ io.Writer) error { <-ctx.Done(); return ctx.Err() }
+	hangSaysWhy := func(ctx context.Context, _ trigger.Run, _ io.Writer) error {
+		<-ctx.Done()
+		return trigger.Retry(fmt.Errorf("POST https://ci: %w", context.Cause(ctx)))
+	}
+	fails := func(err error) act {
+		return func(context.Context, trigger.Run, io.Writer) error { return err }
+	}
+	timeout := func(r *trigger.Run) { r.Timeout = 5 * time.Second }
+	attempts := func(n int) func(*trigger.Run) { return func(r *trigger.Run) { r.Attempts = n } }
+	spec := func(s string) func(*trigger.Run) { return func(r *trigger.Run) { r.Spec = json.RawMessage(s) } }
+	tests := []struct {
+		name   string
+		do     act
+		change func(*trigger.Run)
+		state  trigger.State
+		reason string
+		tries  int
+	}{
+		{"success", fails(nil), nil, trigger.Succeeded, "", 1},
+		{"permanent", fails(errors.New("400: no such job")), nil, trigger.Failed, "400: no such job", 1},
+		{"permanent in spite of attempts", fails(errors.New("400")), attempts(5), trigger.Failed, "400", 1},
+		{"skip", fails(fmt.Errorf("deploy: %w", trigger.Skip("it runs already"))), nil, trigger.Skipped, "deploy: it runs already", 1},
+		{"attempts used up", fails(trigger.Retry(errors.New("503"))), attempts(3), trigger.Failed, "failed 3 times, as often as allowed; last: 503", 3},
+		{"one attempt", fails(trigger.Retry(errors.New("503"))), attempts(1), trigger.Failed, "failed 1 times, as often as allowed; last: 503", 1},
+		{"third time", func(_ context.Context, r trigger.Run, _ io.Writer) error {
+			if r.Attempt < 3 {
+				return trigger.Retry(errors.New("503"))
+			}
+			return nil
+		}, nil, trigger.Succeeded, "", 3},
+		{"timeout", hang, timeout, trigger.Failed, "timed out after 5s: context deadline exceeded", 1},
+		{"timeout that says why", hangSaysWhy, func(r *trigger.Run) { timeout(r); r.Attempts = 2 }, trigger.Failed, "failed 2 times, as often as allowed; last: POST https://ci: timed out after 5s", 2},
+		{"success in spite of the time limit", func(ctx context.Context, _ trigger.Run, _ io.Writer) error { <-ctx.Done(); return nil }, timeout, trigger.Succeeded, "", 1},
+		{"panic", func(context.Context, trigger.Run, io.Writer) error { panic("ouch") }, nil, trigger.Failed, "the action panicked: ouch; please report this", 1},
+		{"panic while it is built", nil, spec(`{"fault":"panic"}`), trigger.Failed, "the action panicked: in build; please report this", 1},
+		{"unknown kind", nil, func(r *trigger.Run) { r.Kind = "teleport" }, trigger.Failed, `this dockbell has no action kind "teleport"`, 1},
+		{"invalid specification", nil, spec(`{"fault":"invalid"}`), trigger.Failed, `its stored specification is no longer valid: fault: is "invalid"`, 1},
+		{"unreadable specification", nil, spec(`{`), trigger.Failed, "its stored specification is no longer valid: unexpected end of JSON input", 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			bubble(t, tt.do, func(r *rig) {
+				if tt.change == nil {
+					tt.change = func(*trigger.Run) {}
+				}
+				id := r.accept(tt.change)
+				run, tries := r.ended(id)
+				if run.State != tt.state || run.Reason != tt.reason || len(tries) != tt.tries {
+					t.Errorf("%s (%s) after %d tries, want %s (%s) after %d", run.State, run.Reason, len(tries), tt.state, tt.reason, tt.tries)
+				}
+				next := r.accept(func(r *trigger.Run) { r.Lane, r.Spec = run.Lane, json.RawMessage(`{"fault":"invalid"}`) })
+				r.ended(next) // the lane and the queue go on
+			})
+		})
+	}
+}
+
+func TestBackoff(t *testing.T) {
+	for attempt, most := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 30, 7: 30, 64: 30, 65: 30, 1 << 40: 30} {
+		most *= time.Second
+		seen := map[time.Duration]bool{}
+		for range 200 {
+			d := backoff(attempt)
+			if d < most/2 || d > most {
+				t.Errorf("attempt %d: %s is not from %s to %s", attempt, d, most/2, most)
+			}
+			seen[d] = true
+		}
+		if len(seen) < 100 {
+			t.Errorf("attempt %d: only %d different waits", attempt, len(seen))
+		}
+	}
+}
+
+func TestWaitBetweenTries(t *testing.T) {
+	tests := []struct {
+		name        string
+		after       time.Duration
+		least, most []time.Duration // between one try and the next
+	}{
+		{"back-off", 0, []time.Duration{500 * time.Millisecond, time.Second, 2 * time.Second}, []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
+		{"asked to wait", 10 * time.Minute, []time.Duration{10 * time.Minute}, []time.Duration{10 * time.Minute}},
+		{"asked for less than the back-off", time.Millisecond, []time.Duration{500 * time.Millisecond}, []time.Duration{time.Second}},
+		{"asked for ever", math.MaxInt64, []time.Duration{time.Hour}, []time.Duration{time.Hour}},
+		{"asked for the past", -time.Hour, []time.Duration{500 * time.Millisecond}, []time.Duration{time.Second}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			do := func(_ context.Context, r trigger.Run, _ io.Writer) error {
+				if r.Attempt <= len(tt.least) {
+					return &trigger.RetryError{Err: errors.New("503"), After: tt.after}
+				}
+				return nil
+			}
+			bubble(t, do, func(r *rig) {
+				_, tries := r.ended(r.accept())
+				if len(tries) != len(tt.least)+1 {
+					t.Fatalf("%d tries", len(tries))
+				}
+				for i, least := range tt.least {
+					if d := tries[i+1].StartedAt.Sub(tries[i].FinishedAt); d < least || d > tt.most[i] {
+						t.Errorf("%s after try %d, want %s to %s", d, i+1, least, tt.most[i])
+					}
+				}
+				// The waits cost no more than a look once a minute.
+				if n := r.store.claims.Load(); n > 80 {
+					t.Errorf("%d claims", n)
+				}
+			})
+		})
+	}
+}
+
+func TestSteady(t *testing.T) {
+	began := time.Date(2026, 1, 1, 12, 0, 0, 0, time.UTC)
+	tests := []struct {
+		name      string
+		now       time.Duration // after began, by the clock
+		want      time.Duration
+		sinceThen time.Duration
+	}{
+		{"a good clock", time.Minute, time.Minute, time.Minute},
+		{"set back by an hour", time.Minute - time.Hour, time.Minute, time.Minute},
+		{"set forward by an hour", time.Minute + time.Hour, time.Minute + time.Hour, time.Minute},
+	}
+	for _, tt := range tests {
+		if got := steady(began.Add(tt.now), began, tt.sinceThen); !got.Equal(began.Add(tt.want)) {
+			t.Errorf("%s: %s, want %s", tt.name, got, began.Add(tt.want))
+		}
+	}
+}
+
+func TestLog(t *testing.T) {
+	bubble(t, func(_ context.Context, r trigger.Run, log io.Writer) error {
+		for range 3 {
+			fmt.Fprint(log, strings.Repeat("x", logLimit/2))
+		}
+		return nil
+	}, func(r *rig) {
+		_, tries := r.ended(r.accept())
+		want := strings.Repeat("x", logLimit) + "\n… the rest was not kept\n"
+		if tries[0].Log != want {
+			t.Errorf("%d bytes kept, want %d", len(tries[0].Log), len(want))
+		}
+	})
+}
+
+func TestWorkers(t *testing.T) {
+	const runs = 3*workers + 5
+	release := make(chan struct{})
+	var now, most, done atomic.Int64
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error {
+		n := now.Add(1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		<-release
+		now.Add(-1)
+		done.Add(1)
+		return nil
+	}, func(r *rig) {
+		release = make(chan struct{}) // of the bubble
+		for range runs {
+			r.accept()
+		}
+		synctest.Wait()
+		if now.Load() != workers {
+			t.Errorf("%d at once, want %d", now.Load(), workers)
+		}
+		for i := range int64(runs) {
+			release <- struct{}{}
+			synctest.Wait()
+			if want := min(workers, runs-i-1); now.Load() != want {
+				t.Fatalf("%d at once when %d are done, want %d", now.Load(), i+1, want)
+			}
+		}
+		if most.Load() != workers || done.Load() != runs {
+			t.Errorf("%d at once at the most, %d done", most.Load(), done.Load())
+		}
+		if waiting, running, err := r.store.Live(r.Context()); waiting+running != 0 || err != nil {
+			t.Errorf("%d waiting, %d running, %v", waiting, running, err)
+		}
+	})
+}
+
+func TestIdle(t *testing.T) {
+	bubble(t, nil, func(r *rig) {
+		synctest.Wait()
+		before := r.store.claims.Load()
+		time.Sleep(time.Hour)
+		if n := r.store.claims.Load() - before; n > 61 {
+			t.Errorf("%d claims in an idle hour", n)
+		}
+	})
+}
+
+func TestStoreCannotClaim(t *testing.T) {
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error { return nil }, func(r *rig) {
+		synctest.Wait()
+		full := errors.New("disk full")
+		r.store.claim.Store(&full)
+		before := r.store.claims.Load()
+		var ids []int64
+		for range 100 { // each wakes the queue
+			ids = append(ids, r.accept())
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := r.store.claims.Load() - before; n < 9 || n > 11 {
+			t.Errorf("%d claims in 10 s", n)
+		}
+		r.state(ids[0], trigger.Waiting)
+		r.store.claim.Store(nil)
+		time.Sleep(storeRetry)
+		for _, id := range ids {
+			r.state(id, trigger.Succeeded)
+		}
+	})
+}
+
+func TestStoreCannotWriteBack(t *testing.T) {
+	var done atomic.Int64
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error { done.Add(1); return nil }, func(r *rig) {
+		full := errors.New("disk full")
+		r.store.finish.Store(&full)
+		id := r.accept()
+		next := r.accept(func(r *trigger.Run) { r.Lane = "lane1" })
+		time.Sleep(10*time.Second + time.Millisecond)
+		r.state(id, trigger.Running)
+		if n := r.store.finishes.Load(); n < 10 || n > 12 {
+			t.Errorf("%d tries to write in 10 s", n)
+		}
+		r.store.finish.Store(nil)
+		time.Sleep(storeRetry)
+		r.state(id, trigger.Succeeded)
+		r.state(next, trigger.Succeeded)
+		if done.Load() != 2 {
+			t.Errorf("%d actions for 2 runs", done.Load())
+		}
+	})
+}
+
+func TestStopWaits(t *testing.T) {
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error { time.Sleep(5 * time.Second); return nil }, func(r *rig) {
+		id := r.accept()
+		synctest.Wait()
+		began := time.Now()
+		r.stop()
+		synctest.Wait()
+		late := r.accept()
+		<-r.stopped
+		if d := time.Since(began); d != 5*time.Second {
+			t.Errorf("stopped after %s", d)
+		}
+		r.state(id, trigger.Succeeded)
+		r.state(late, trigger.Waiting)
+
+		r.start(time.Minute)
+		if run, _ := r.ended(late); run.State != trigger.Succeeded {
+			t.Errorf("after the next start: %s", run.State)
+		}
+	})
+}
+
+func TestGraceTimeOver(t *testing.T) {
+	var mu sync.Mutex
+	var begun []string
+	do := func(ctx context.Context, run trigger.Run, _ io.Writer) error {
+		mu.Lock()
+		begun = append(begun, run.Rule)
+		mu.Unlock()
+		switch {
+		case run.Rule == "stubborn": // comes to its end, whatever it is told
+			<-ctx.Done()
+			return nil
+		case run.Attempt == 1:
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}
+	bubble(t, do, func(r *rig) {
+		r.stop()
+		<-r.stopped
+		r.start(3 * time.Second)
+		named := func(rule, kind string) int64 {
+			return r.accept(func(r *trigger.Run) { r.Rule, r.Kind, r.Lane = rule, kind, rule })
+		}
+		set, call, stubborn := named("set", "set"), named("call", "call"), named("stubborn", "call")
+		behind := r.accept(func(r *trigger.Run) { r.Rule, r.Lane, r.NotBefore = "behind", "call", r.CreatedAt })
+		synctest.Wait()
+		began := time.Now()
+		r.stop()
+		<-r.stopped
+		if d := time.Since(began); d != 3*time.Second {
+			t.Errorf("stopped after %s", d)
+		}
+		r.state(set, trigger.Running)
+		r.state(call, trigger.Running)
+		r.state(stubborn, trigger.Succeeded)
+		r.state(behind, trigger.Waiting)
+
+		r.do = func(ctx context.Context, run trigger.Run, log io.Writer) error {
+			if run.Rule == "behind" {
+				return nil
+			}
+			return do(ctx, run, log)
+		}
+		r.start(time.Minute)
+		run, tries := r.ended(set)
+		if run.State != trigger.Succeeded || len(tries) != 2 || tries[0].Reason != "dockbell stopped while this ran" {
+			t.Errorf("declarative: %+v, %+v", run, tries)
+		}
+		run, tries = r.ended(call)
+		if run.State != trigger.Unknown || len(tries) != 1 || !strings.Contains(run.Reason, "not repeated") {
+			t.Errorf("call: %+v, %+v", run, tries)
+		}
+		r.ended(behind)
+		slices.Sort(begun)
+		if want := []string{"call", "set", "set", "stubborn"}; !slices.Equal(begun, want) {
+			t.Errorf("begun %q, want %q", begun, want)
+		}
+	})
+}
+
+func TestRecoverFails(t *testing.T) {
+	s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	q := New(s, nil, nil, slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+	if err := q.Run(t.Context(), time.Second); err == nil || !strings.HasPrefix(err.Error(), "runs left over from before: ") {
+		t.Errorf("a store that cannot be read: %v", err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	bubble(t, func(_ context.Context, r trigger.Run, _ io.Writer) error {
+		if r.Attempt == 1 {
+			return trigger.Retry(errors.New("503"))
+		}
+		return nil
+	}, func(r *rig) {
+		r.ended(r.accept())
+		synctest.Wait()
+		families, err := r.metrics.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				name := f.GetName()
+				for _, l := range m.GetLabel() {
+					name += " " + l.GetValue()
+				}
+				got[name] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
+			}
+		}
+		for name, want := range map[string]float64{
+			"dockbell_runs_running call": 0, "dockbell_run_tries_total call rule waiting": 1, "dockbell_run_tries_total call rule succeeded": 1,
+			"dockbell_run_try_seconds call": 2, "dockbell_run_start_delay_seconds": 1,
+		} {
+			if have, ok := got[name]; !ok || have != want {
+				t.Errorf("%s is %v (%t), want %v; all: %v", name, have, ok, want, got)
+			}
+		}
+	})
+}

@@ -1,0 +1,235 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// fill sends five deliveries: five events, five runs, of which the newest has
+// failed once and the first succeeded.
+func fill(t *testing.T) *station {
+	s := newStation(t)
+	for _, body := range []string{hubPush("shop/web", "v1"), hubPush("shop/two", "v1"), hubPush("other/web", "v1"), hubPush("shop/web", "v2"), hubPush("shop/web", "v3")} {
+		if w := s.post("/hooks/open", body); w.Code/100 != 2 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	runs, _, err := s.store.Claim(t.Context(), time.Now().Add(time.Minute), 1)
+	if err != nil || len(runs) != 1 || runs[0].ID != 1 {
+		t.Fatalf("claimed %v, %v", runs, err)
+	}
+	if _, err := s.store.Finish(t.Context(), runs[0], trigger.Result{State: trigger.Succeeded, At: time.Now(), Log: "it went well"}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func get[T any](t *testing.T, s *station, target string) T {
+	t.Helper()
+	var v T
+	w := s.get(target)
+	if w.Code != http.StatusOK {
+		t.Fatalf("%s: %d %s", target, w.Code, w.Body)
+	}
+	if err := json.Unmarshal(w.Body.Bytes(), &v); err != nil {
+		t.Fatalf("%s: %v: %s", target, err, w.Body)
+	}
+	return v
+}
+
+func runIDs(p RunPage) (ids []int64) {
+	for _, r := range p.Runs {
+		ids = append(ids, r.ID)
+	}
+	return ids
+}
+
+func eventIDs(p EventPage) (ids []int64) {
+	for _, e := range p.Events {
+		ids = append(ids, e.EventRecord.ID)
+	}
+	return ids
+}
+
+func TestRunFilters(t *testing.T) {
+	s := fill(t)
+	for query, want := range map[string]string{
+		"":                                      "[5 4 3 2 1]",
+		"?state=waiting":                        "[5 4 3 2]",
+		"?state=succeeded":                      "[1]",
+		"?state=failed":                         "[]",
+		"?rule=second":                          "[3]",
+		"?rule=web":                             "[5 4 2 1]",
+		"?rule=we":                              "[]",
+		"?repo=shop/two":                        "[3 2]",
+		"?repo=shop%2Fweb":                      "[5 4 1]",
+		"?event=2":                              "[3 2]",
+		"?event=99":                             "[]",
+		"?before=3":                             "[2 1]",
+		"?limit=2":                              "[5 4]",
+		"?limit=1&before=4&repo=shop/web":       "[1]",
+		"?repo=shop/web&state=waiting&rule=web": "[5 4]",
+	} {
+		if got := fmt.Sprint(runIDs(get[RunPage](t, s, "/api/v1/runs"+query))); got != want {
+			t.Errorf("%s: %s, want %s", query, got, want)
+		}
+	}
+	for query, want := range map[string]string{"": "[5 4 3 2 1]", "?repo=other/web": "[3]", "?limit=2&before=4": "[3 2]"} {
+		if got := fmt.Sprint(eventIDs(get[EventPage](t, s, "/api/v1/events"+query))); got != want {
+			t.Errorf("events %s: %s, want %s", query, got, want)
+		}
+	}
+}
+
+// A filter that is not understood must not list everything.
+func TestParametersRefused(t *testing.T) {
+	s := fill(t)
+	for target, want := range map[string]string{
+		"runs?stat=failed":                `unknown parameter "stat"`,
+		"runs?z=1&a=2":                    `unknown parameter "a"`,
+		"runs?State=failed":               `unknown parameter "State"`,
+		"runs?state=fialed":               `state must be waiting, running, succeeded, failed, superseded, skipped or unknown, not "fialed"`,
+		"runs?state=":                     "state must be given once and not be empty",
+		"runs?rule=":                      "rule must be given once and not be empty",
+		"runs?state=failed&state=waiting": "state must be given once and not be empty",
+		"runs?state=failed;limit=1":       "invalid semicolon separator in query",
+		"runs?repo=%zz":                   `invalid URL escape "%zz"`,
+		"runs?limit=0":                    `limit must be a number from 1 to 1000, not "0"`,
+		"runs?limit=1001":                 `limit must be a number from 1 to 1000, not "1001"`,
+		"runs?limit=many":                 `limit must be a number from 1 to 1000, not "many"`,
+		"runs?before=x":                   `before must be an id, not "x"`,
+		"runs?before=-1":                  `before must be an id, not "-1"`,
+		"runs?event=0":                    `event must be an id, not "0"`,
+		"events?state=failed":             `unknown parameter "state"`,
+		"events?limit=-5":                 `limit must be a number from 1 to 1000, not "-5"`,
+		"runs/x":                          "the id of a run is a number",
+	} {
+		w := s.get("/api/v1/" + target)
+		var answer struct{ Error string }
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil || w.Code != http.StatusBadRequest || answer.Error != want {
+			t.Errorf("%s: %d %s, want %s", target, w.Code, w.Body, want)
+		}
+	}
+}
+
+func TestPaging(t *testing.T) {
+	s := fill(t)
+	for limit := 1; limit <= 6; limit++ {
+		var runs, events []int64
+		for next := "x"; next != ""; {
+			p := get[RunPage](t, s, fmt.Sprintf("/api/v1/runs?limit=%d%s", limit, before(next)))
+			if len(p.Runs) == 0 || len(p.Runs) > limit {
+				t.Fatalf("limit %d: a page of %d", limit, len(p.Runs))
+			}
+			runs, next = append(runs, runIDs(p)...), p.Next
+		}
+		for next := "x"; next != ""; {
+			p := get[EventPage](t, s, fmt.Sprintf("/api/v1/events?limit=%d%s", limit, before(next)))
+			if len(p.Events) == 0 || len(p.Events) > limit {
+				t.Fatalf("limit %d: a page of %d", limit, len(p.Events))
+			}
+			events, next = append(events, eventIDs(p)...), p.Next
+		}
+		if want := []int64{5, 4, 3, 2, 1}; !slices.Equal(runs, want) || !slices.Equal(events, want) {
+			t.Errorf("limit %d: runs %v, events %v", limit, runs, events)
+		}
+	}
+}
+
+func before(next string) string {
+	if next == "x" {
+		return ""
+	}
+	return "&before=" + next
+}
+
+func TestEmptyLists(t *testing.T) {
+	s := newStation(t)
+	for path, want := range map[string]string{"/api/v1/runs": `{"runs":[]}`, "/api/v1/events": `{"events":[]}`} {
+		if w := s.get(path); strings.TrimSpace(w.Body.String()) != want {
+			t.Errorf("%s: %s", path, w.Body)
+		}
+	}
+}
+
+func TestOneRun(t *testing.T) {
+	s := fill(t)
+	r := get[RunView](t, s, "/api/v1/runs/1")
+	if r.ID != 1 || r.State != trigger.Succeeded || r.Image != "docker.io/shop/web:v1" || r.Timeout != "1m30s" || r.Push == nil || r.Push.Actor != "crane" || string(r.Spec) != `{"to":"a \u0026 b"}` {
+		t.Errorf("%+v, %s", r, r.Spec)
+	}
+	if len(r.Tries) != 1 || r.Tries[0].N != 1 || r.Tries[0].Log != "it went well" || r.Tries[0].State != trigger.Succeeded {
+		t.Errorf("tries %+v", r.Tries)
+	}
+	if r := get[RunView](t, s, "/api/v1/runs/5"); r.State != trigger.Waiting || len(r.Tries) != 0 {
+		t.Errorf("%+v", r)
+	}
+	if w := s.get("/api/v1/runs/99"); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "there is no run 99") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	e := get[EventPage](t, s, "/api/v1/events").Events
+	if len(e) != 5 || fmt.Sprint(e[3].Runs) != "[2 3]" || len(e[2].Runs) != 0 || e[2].Reason != "no rule is for the repository docker.io/other/web" || e[0].Delivery != 5 {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestStoreThatCannotBeRead(t *testing.T) {
+	s := newStation(t)
+	s.use(broken{s.store, errors.New("disk of glass")})
+	for _, path := range []string{"/api/v1/runs", "/api/v1/runs/1", "/api/v1/events"} {
+		if w := s.get(path); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "glass") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	if n := strings.Count(s.log.String(), "disk of glass"); n != 3 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
+var labels = regexp.MustCompile(`(?m)^dockbell_deliveries_total\{(.*)\} (\d+)$`)
+
+// Labels come from the configuration and from a closed list of verdicts: what
+// strangers send makes no new series.
+func TestMetricsHaveBoundedLabels(t *testing.T) {
+	s := newStation(t)
+	for i := range 20 {
+		s.post(fmt.Sprintf("/hooks/stranger%d", i), "x")
+		s.post(fmt.Sprintf("/hooks/open?x=%d", i), hubPush(fmt.Sprintf("shop/repo%d", i), fmt.Sprintf("tag%d", i)))
+		s.post("/hooks/hub?token="+token, fmt.Sprintf("{%d", i))
+		s.post("/hooks/hub", "{}")
+		s.post("/hooks/open", hubPush(fmt.Sprintf("other/repo%d", i), "v1"))
+		s.post("/hooks/grid?token="+token, gridValidation)
+	}
+	text := s.get("/metrics").Body.String()
+	var got []string
+	for _, m := range labels.FindAllStringSubmatch(text, -1) {
+		got = append(got, m[1]+" "+m[2])
+	}
+	want := []string{
+		`source="",verdict="unknown source" 20`, `source="grid",verdict="handshake" 20`, `source="hub",verdict="malformed" 20`, `source="hub",verdict="unauthorized" 20`,
+		`source="open",verdict="accepted" 20`, `source="open",verdict="ignored" 20`,
+	}
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	for _, line := range []string{"dockbell_runs_waiting 20", "dockbell_delivery_seconds_count 40"} {
+		if !strings.Contains(text, line+"\n") {
+			t.Errorf("%s is not in\n%s", line, text)
+		}
+	}
+	s.use(broken{s.store, errors.New("disk of glass")})
+	s.post("/hooks/open", hubPush("shop/web", "v1"))
+	if w := s.get("/metrics"); !strings.Contains(w.Body.String(), "disk of glass") && w.Code == http.StatusOK {
+		t.Errorf("a count that is not known is not told as one: %d", w.Code)
+	}
+}
