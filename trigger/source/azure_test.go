@@ -92,3 +92,15 @@ func TestEventGridOptions(t *testing.T) {
 		t.Errorf("distribution answered %+v", r)
 	}
 }
+
+func TestNotEventGrid(t *testing.T) {
+	refused(t, "azure-eventgrid", map[string]string{
+		"empty object":   `{}`,
+		"no type":        `[{"id": "1", "data": {"action": "push"}}]`,
+		"no objects":     `[1, null, "x", []]`,
+		"native webhook": `{"id": "1", "action": "push", "target": {"repository": "a", "tag": "1"}, "request": {"host": "dockyard.azurecr.io"}}`,
+		"data no object": `[{"eventType": "ImagePushed", "data": "x"}]`,
+	})
+}
+
+func FuzzParseEventGrid(f *testing.F) { fuzzParse(f, "azure-eventgrid") }

@@ -64,3 +64,23 @@ func TestDeepNesting(t *testing.T) {
 		t.Errorf("got %+v, %v", events, err)
 	}
 }
+
+func TestNotDockerHub(t *testing.T) {
+	refused(t, "dockerhub", map[string]string{
+		"empty object":   `{}`,
+		"a list":         `[]`,
+		"no repository":  `{"push_data": {"tag": "1"}}`,
+		"no push_data":   `{"repository": {"repo_name": "a/b"}}`,
+		"no tag":         `{"push_data": {}, "repository": {"repo_name": "a/b"}}`,
+		"no name":        `{"push_data": {"tag": "1"}, "repository": {}}`,
+		"bad tag":        `{"push_data": {"tag": "1;reboot"}, "repository": {"repo_name": "a/b"}}`,
+		"bad name":       `{"push_data": {"tag": "1"}, "repository": {"repo_name": "../b"}}`,
+		"tag a number":   `{"push_data": {"tag": 1.0}, "repository": {"repo_name": "a/b"}}`,
+		"more than that": `{"push_data": {"tag": "\d"}, "repository": {"repo_name": "a/b"}}`,
+		"escape outside": `{\d "push_data": {"tag": "1"}, "repository": {"repo_name": "a/b"}}`,
+		"bad \\u":        `{"push_data": {"tag": "1", "pusher": "\uZZZZ"}, "repository": {"repo_name": "a/b"}}`,
+		"cut in escape":  `{"push_data": {"tag": "\`,
+	})
+}
+
+func FuzzParseDockerHub(f *testing.F) { fuzzParse(f, "dockerhub") }

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"gopkg.in/yaml.v3"
@@ -34,6 +35,32 @@ type Sender struct {
 	// Options answers an OPTIONS request, which carries no credentials.
 	// Optional: without it OPTIONS is 405.
 	Options func(h http.Header) *Reply
+
+	// Recognise reports whether a request looks like this sender's, for a
+	// source that takes deliveries of several. It is not asked whether the
+	// request is a push or can be parsed. No two senders recognise the same
+	// request, except those that send the very same form.
+	Recognise func(l look) bool
+
+	// Signature is how the vendor itself signs with a shared secret, for
+	// `auth: {signature: REF}`. Nil when it does not.
+	Signature *Signature
+
+	// Sample makes a delivery as the vendor would send it for a push of the
+	// image at that time, so that rules can be tried before a registry sends.
+	// Credentials are added by the source.
+	Sample func(img trigger.Image, at time.Time) (http.Header, []byte)
+}
+
+// Signature is a vendor's way to sign: the hex digits of an HMAC in a header.
+type Signature struct {
+	Header    string
+	Algorithm string // sha1, sha256 or sha512
+	Prefix    string // before the digits, as in sha256=
+	Optional  bool   // the prefix may be missing
+
+	// Signed gives the bytes that are signed; nil when that is the body.
+	Signed func(h http.Header, body []byte) []byte
 }
 
 // Reply is the answer to a handshake.

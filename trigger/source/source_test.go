@@ -1,11 +1,13 @@
 package source
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"flag"
 	"net/http"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,30 +54,60 @@ func open(t testing.TB, kind string) *Source {
 	return mustLoad(t, text)
 }
 
-// cases are the sample bodies of a type, by name.
-func cases(t testing.TB, kind string) map[string][]byte {
+// delivery is a request of testdata: NAME.json, or NAME.form for a form, and
+// NAME.header with the headers that the parser needs, where it needs any.
+type delivery struct {
+	header http.Header
+	body   []byte
+}
+
+// cases are the sample deliveries of a type, by name.
+func cases(t testing.TB, kind string) map[string]delivery {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(samples, kind, "*.json"))
-	if err != nil || len(paths) == 0 {
-		t.Fatalf("no samples for %s: %v", kind, err)
-	}
-	bodies := map[string][]byte{}
-	for _, path := range paths {
-		body, err := os.ReadFile(path)
+	found := map[string]delivery{}
+	for _, ext := range []string{".json", ".form"} {
+		paths, err := filepath.Glob(filepath.Join(samples, kind, "*"+ext))
 		if err != nil {
 			t.Fatal(err)
 		}
-		bodies[strings.TrimSuffix(filepath.Base(path), ".json")] = body
+		for _, path := range paths {
+			body, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			name := strings.TrimSuffix(path, ext)
+			found[filepath.Base(name)] = delivery{readHeader(t, name+".header", ext), body}
+		}
 	}
-	return bodies
+	if len(found) == 0 {
+		t.Fatalf("no samples for %s", kind)
+	}
+	return found
+}
+
+// readHeader reads a file of headers as HTTP has them; there may be none.
+func readHeader(t testing.TB, path, ext string) http.Header {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	h, err := textproto.NewReader(bufio.NewReader(strings.NewReader(strings.TrimSpace(string(text)) + "\n\n"))).ReadMIMEHeader()
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	if ext == ".form" {
+		h.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
+	return http.Header(h)
 }
 
 func TestGolden(t *testing.T) {
 	for _, kind := range Types() {
 		s := open(t, kind)
-		for name, body := range cases(t, kind) {
+		for name, d := range cases(t, kind) {
 			t.Run(kind+"/"+name, func(t *testing.T) {
-				events, err := s.Parse(http.Header{}, body)
+				events, err := s.Parse(d.header, d.body)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -151,64 +183,25 @@ func TestNotADelivery(t *testing.T) {
 		"deep":             strings.Repeat("[", 1<<20),
 		"deep object":      strings.Repeat(`{"a":`, 1<<18),
 	}
-	bodies := map[string]map[string]string{
-		"distribution": {
-			"other object":       `{"push_data": {}}`,
-			"events no list":     `{"events": {}}`,
-			"a list":             `[]`,
-			"no object":          `{"events": [1, "x", null]}`,
-			"older Harbor":       `{"event_type": "pushImage", "events": [{"repo_name": "pilot", "tag": "1"}]}`,
-			"only one, illtyped": `{"events": [{"action": "push", "target": {"repository": "a/b", "tag": 1}}]}`,
-		},
-		"dockerhub": {
-			"empty object":   `{}`,
-			"a list":         `[]`,
-			"no repository":  `{"push_data": {"tag": "1"}}`,
-			"no push_data":   `{"repository": {"repo_name": "a/b"}}`,
-			"no tag":         `{"push_data": {}, "repository": {"repo_name": "a/b"}}`,
-			"no name":        `{"push_data": {"tag": "1"}, "repository": {}}`,
-			"bad tag":        `{"push_data": {"tag": "1;reboot"}, "repository": {"repo_name": "a/b"}}`,
-			"bad name":       `{"push_data": {"tag": "1"}, "repository": {"repo_name": "../b"}}`,
-			"tag a number":   `{"push_data": {"tag": 1.0}, "repository": {"repo_name": "a/b"}}`,
-			"more than that": `{"push_data": {"tag": "\d"}, "repository": {"repo_name": "a/b"}}`,
-			"escape outside": `{\d "push_data": {"tag": "1"}, "repository": {"repo_name": "a/b"}}`,
-			"bad \\u":        `{"push_data": {"tag": "1", "pusher": "\uZZZZ"}, "repository": {"repo_name": "a/b"}}`,
-			"cut in escape":  `{"push_data": {"tag": "\`,
-		},
-		"aliyun": {
-			"empty object":        `{}`,
-			"a list":              `[]`,
-			"no repository":       `{"push_data": {"tag": "1"}}`,
-			"no push_data":        `{"repository": {"repo_full_name": "a/b"}}`,
-			"no tag":              `{"push_data": {}, "repository": {"repo_full_name": "a/b"}}`,
-			"no name":             `{"push_data": {"tag": "1"}, "repository": {}}`,
-			"bad tag":             `{"push_data": {"tag": "$(id)"}, "repository": {"repo_full_name": "a/b"}}`,
-			"event, no data":      `{"specversion": "1.0", "source": "acs.cr", "type": "cr:Artifact:PushCompleted"}`,
-			"event, data is text": `{"specversion": "1.0", "source": "acs.cr", "type": "cr:Artifact:PushCompleted", "data": "x"}`,
-		},
-		"azure-eventgrid": {
-			"empty object":   `{}`,
-			"no type":        `[{"id": "1", "data": {"action": "push"}}]`,
-			"no objects":     `[1, null, "x", []]`,
-			"native webhook": `{"id": "1", "action": "push", "target": {"repository": "a", "tag": "1"}, "request": {"host": "dockyard.azurecr.io"}}`,
-			"data no object": `[{"eventType": "ImagePushed", "data": "x"}]`,
-		},
-	}
 	for _, kind := range Types() {
-		s := open(t, kind)
-		for _, set := range []map[string]string{everywhere, bodies[kind]} {
-			for name, body := range set {
-				t.Run(kind+"/"+name, func(t *testing.T) {
-					events, err := s.Parse(http.Header{}, []byte(body))
-					if err == nil {
-						t.Fatalf("no error, but %+v", events)
-					}
-					if msg := err.Error(); !strings.HasPrefix(msg, "not a valid delivery: expected ") || len(msg) > 1000 {
-						t.Errorf("error does not say what was expected, or too much: %.200s", msg)
-					}
-				})
+		refused(t, kind, everywhere)
+	}
+}
+
+// refused checks that bodies, by what is wrong with them, are no deliveries of
+// the kind, and that the error says what was expected.
+func refused(t *testing.T, kind string, bodies map[string]string) {
+	s := open(t, kind)
+	for name, body := range bodies {
+		t.Run(kind+"/"+name, func(t *testing.T) {
+			events, err := s.Parse(http.Header{}, []byte(body))
+			if err == nil {
+				t.Fatalf("no error, but %+v", events)
 			}
-		}
+			if msg := err.Error(); !strings.HasPrefix(msg, "not a valid delivery: expected ") || len(msg) > 1000 {
+				t.Errorf("error does not say what was expected, or too much: %.200s", msg)
+			}
+		})
 	}
 }
 
@@ -269,21 +262,20 @@ func TestPrintable(t *testing.T) {
 	}
 }
 
-func FuzzParseAliyun(f *testing.F)       { fuzzParse(f, "aliyun") }
-func FuzzParseEventGrid(f *testing.F)    { fuzzParse(f, "azure-eventgrid") }
-func FuzzParseDistribution(f *testing.F) { fuzzParse(f, "distribution") }
-func FuzzParseDockerHub(f *testing.F)    { fuzzParse(f, "dockerhub") }
-
+// fuzzParse fuzzes a parser with bodies, under the headers of the samples.
 func fuzzParse(f *testing.F, kind string) {
-	for _, body := range cases(f, kind) {
-		f.Add(body)
+	var headers []http.Header
+	for _, d := range cases(f, kind) {
+		f.Add(len(headers), d.body)
+		headers = append(headers, d.header)
 	}
 	s := open(f, kind)
-	f.Fuzz(func(t *testing.T, body []byte) {
-		if r := s.Handshake(http.Header{}, body); r != nil && r.Status != 200 {
+	f.Fuzz(func(t *testing.T, header int, body []byte) {
+		h := headers[uint(header)%uint(len(headers))]
+		if r := s.Handshake(h, body); r != nil && r.Status != 200 {
 			t.Errorf("answered %+v", r)
 		}
-		events, err := s.Parse(http.Header{}, body)
+		events, err := s.Parse(h, body)
 		if err != nil {
 			if events != nil || errors.Is(err, ErrUnauthorized) {
 				t.Errorf("%v with %v", events, err)
@@ -294,16 +286,15 @@ func fuzzParse(f *testing.F, kind string) {
 	})
 }
 
+// BenchmarkParse parses the sample named push of each sender.
 func BenchmarkParse(b *testing.B) {
-	for kind, name := range map[string]string{
-		"aliyun": "push", "azure-eventgrid": "push", "distribution": "push-tag", "dockerhub": "push",
-	} {
+	for _, kind := range Types() {
 		b.Run(kind, func(b *testing.B) {
-			s, body := open(b, kind), cases(b, kind)[name]
-			b.SetBytes(int64(len(body)))
+			s, d := open(b, kind), cases(b, kind)["push"]
+			b.SetBytes(int64(len(d.body)))
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, err := s.Parse(nil, body); err != nil {
+				if _, err := s.Parse(d.header, d.body); err != nil {
 					b.Fatal(err)
 				}
 			}
