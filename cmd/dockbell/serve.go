@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,9 @@ import (
 	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/store"
 )
+
+// gcPercent takes a tenth off the cost of a delivery, for some megabytes.
+const gcPercent = 300
 
 type serveOptions struct {
 	config        string
@@ -78,6 +82,10 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 // serve wires the parts and runs them until ctx ends: first the intake stops,
 // then the queue finishes what it has in hand, then the store closes.
 func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
+	// What lives is small beside what each delivery leaves behind.
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	client := action.NewClient()
 	watches, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatches()

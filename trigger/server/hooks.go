@@ -5,10 +5,10 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"maps"
 	"net/http"
-	"regexp"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -193,17 +193,28 @@ func (s *Server) unavailable(w http.ResponseWriter, source, why string) {
 	fail(w, http.StatusServiceUnavailable, why+"; nothing of this delivery was kept, send it again")
 }
 
-// secretHeader finds headers that by their name carry a secret, and those in
-// which proxies and clients repeat the URL with its query.
-var secretHeader = regexp.MustCompile(`(?i)auth|token|secret|signature|password|credential|cookie|key|assertion|referer|ur[il]$`)
+// secretWords mark headers that by their name carry a secret. Proxies and
+// clients repeat the URL with its query in the referer, and in what ends in url.
+var secretWords = []string{"auth", "token", "secret", "signature", "password", "credential", "cookie", "key", "assertion", "referer"}
+
+// tellsSecret reports whether a header may hold a secret, by its name.
+func tellsSecret(header string) bool {
+	name := strings.ToLower(header)
+	return slices.ContainsFunc(secretWords, func(word string) bool { return strings.Contains(name, word) }) ||
+		strings.HasSuffix(name, "url") || strings.HasSuffix(name, "uri")
+}
 
 // recorded is what is kept of the headers: none that carries a secret.
 func recorded(h http.Header, hidden []string) http.Header {
-	kept := h.Clone()
+	kept := make(http.Header, len(h))
+	for name, values := range h {
+		if !tellsSecret(name) {
+			kept[name] = values
+		}
+	}
 	for _, name := range hidden {
 		kept.Del(name)
 	}
-	maps.DeleteFunc(kept, func(name string, _ []string) bool { return secretHeader.MatchString(name) })
 	return kept
 }
 
