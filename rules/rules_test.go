@@ -289,11 +289,11 @@ func TestLoadFaults(t *testing.T) {
 	const knownNames = "there are .Registry, .Repository, .Tag, .Digest, .Image, .Pinned, .Actor, .Source, .Action, .OccurredAt, .Match"
 	tests := []struct{ name, text, want string }{
 		{"no list", "name: a", "r.yaml:1: must be a list of rules"},
-		{"no mapping", "- a", "r.yaml:1: [0]: cannot unmarshal a string into a mapping\n" +
+		{"no mapping", "- a", "r.yaml:1: [0]: must be a mapping, not a string\n" +
 			"r.yaml:1: [0].name: a rule needs a name of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes\n" +
 			"r.yaml:1: [0].repo: is missing: name a repository, or ** for all of them\nr.yaml:1: [0].actions: is missing: a rule needs at least one action"},
 		{"bad name", "- {name: 'a b', repo: x, actions: [call: {}]}", "r.yaml:1: [0].name: a rule needs a name of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes"},
-		{"wrong types are not missing", "- name: a\n  repo: {a: b}\n  actions: {call: {}}\n", "r.yaml:2: [0].repo: cannot unmarshal a mapping into a string\nr.yaml:3: [0].actions: cannot unmarshal a mapping into a list"},
+		{"wrong types are not missing", "- name: a\n  repo: {a: b}\n  actions: {call: {}}\n", "r.yaml:2: [0].repo: must be a string, not a mapping\nr.yaml:3: [0].actions: must be a list, not a mapping"},
 		{"two of one name", "- {name: a, repo: x, actions: [call: {}]}\n- {name: b, repo: x, actions: [call: {}]}\n- repo: x\n  name: a\n  actions: [call: {}]", `r.yaml:4: [2].name: another rule is named "a", on line 1`},
 		{"unknown event", "- {name: a, repo: x, event: pull, actions: [call: {}]}", `r.yaml:1: [0].event: must be push or delete, not "pull"`},
 		{"unknown source", "- name: a\n  repo: x\n  sources: [hub, hob]\n  actions: [call: {}]", `r.yaml:3: [0].sources: there is no source "hob"; there are hub, registry`},
@@ -313,10 +313,10 @@ func TestLoadFaults(t *testing.T) {
 		{"repeated parameter", "- {name: a, repo: x, actions: [call: {to: a, to: b}]}", "r.yaml:1: [0].actions[0].call.to: the key is there twice; the other is on line 1"},
 		{"repeated option", "- {name: a, repo: x, actions: [call: {lane: a, lane: b}]}", "r.yaml:1: [0].actions[0].call.lane: the key is there twice; the other is on line 1"},
 		{"bad parameter", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      name: No\n", `r.yaml:6: [0].actions[0].call.name: "No" is not a name`},
-		{"wrong type of a parameter", "- {name: a, repo: x, actions: [call: {count: many}]}", "r.yaml:1: [0].actions[0].call.count: cannot unmarshal a string (many) into a whole number"},
+		{"wrong type of a parameter", "- {name: a, repo: x, actions: [call: {count: many}]}", "r.yaml:1: [0].actions[0].call.count: must be a whole number, not a string (many)"},
 		{"options", "- name: a\n  repo: x\n  actions:\n  - call:\n      timeout: 0s\n      attempts: -1\n      mode: fast\n      order: time\n  - set: {order: new, timeout: 30}", "r.yaml:5: [0].actions[0].call.timeout: must be longer than nothing, as in 30s\n" +
 			"r.yaml:6: [0].actions[0].call.attempts: must not be negative\nr.yaml:7: [0].actions[0].call.mode: must be latest, queue or parallel, not \"fast\"\n" +
-			"r.yaml:8: [0].actions[0].call.order: call actions have no order: each call is made\nr.yaml:9: [0].actions[1].set.timeout: cannot unmarshal a number (30) into a duration, as in 30s"},
+			"r.yaml:8: [0].actions[0].call.order: call actions have no order: each call is made\nr.yaml:9: [0].actions[1].set.timeout: must be a duration, as in 30s, not a number (30)"},
 
 		{"template with a missing name", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      list: [a, '{{.Tagg}}']\n", "r.yaml:6: [0].actions[0].call: template: there is no .Tagg; " + knownNames},
 		{"missing name in a branch not taken", "- {name: a, repo: x, actions: [call: {to: '{{if eq .Tag \"never\"}}{{.Tagg}}{{end}}'}]}", "r.yaml:1: [0].actions[0].call: template: there is no .Tagg; " + knownNames},
@@ -330,7 +330,7 @@ func TestLoadFaults(t *testing.T) {
 		{"template in a key", "- {name: a, repo: x, actions: [call: {params: {'{{.Tag}}': x}}]}", "r.yaml:1: [0].actions[0].call: a key cannot be a template"},
 		{"template of a lane", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      lane: '{{.Nope}}'\n", "r.yaml:6: [0].actions[0].call.lane: template: there is no .Nope; " + knownNames},
 		{"template that fails", "- {name: a, repo: x, actions: [call: {to: '{{slice .Tag 0 99}}'}]}", "r.yaml:1: [0].actions[0].call: template: <slice .Tag 0 99>: error calling slice: index out of range: 99"},
-		{"template into a number", "- {name: a, repo: x, actions: [call: {count: '{{.Tag}}'}]}", "r.yaml:1: [0].actions[0].call.count: cannot unmarshal a string (v1.2.3) into a whole number"},
+		{"template into a number", "- {name: a, repo: x, actions: [call: {count: '{{.Tag}}'}]}", "r.yaml:1: [0].actions[0].call.count: must be a whole number, not a string (v1.2.3)"},
 		{"template whose result is refused", "- {name: a, repo: shop/web, actions: [call: {name: '{{.Repository}}'}]}", `r.yaml:1: [0].actions[0].call.name: "shop/web" is not a name`},
 		{"binary", "- {name: a, repo: x, actions: [call: {to: !!binary aGk=}]}", "r.yaml:1: [0].actions[0].call: binary values are not understood here"},
 		{"key that is no word", "- {name: a, repo: x, actions: [call: {params: {[a]: b}}]}", "r.yaml:1: [0].actions[0].call: a key must be a plain word"},

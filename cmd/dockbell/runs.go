@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/server"
 )
 
@@ -117,7 +118,7 @@ func printRun(w io.Writer, r server.RunView) error {
 		return err
 	}
 	for _, a := range r.Tries {
-		fmt.Fprintf(w, "\nTry %d, %s, took %s: %s", a.N, clock(a.StartedAt), a.FinishedAt.Sub(a.StartedAt).Round(time.Millisecond), a.State)
+		fmt.Fprintf(w, "\nTry %d, %s, took %s: %s", a.N, clock(a.StartedAt), a.FinishedAt.Sub(a.StartedAt).Round(time.Millisecond), outcome(a.State))
 		if a.Reason != "" {
 			fmt.Fprintf(w, ": %s", a.Reason)
 		}
@@ -127,6 +128,14 @@ func printRun(w io.Writer, r server.RunView) error {
 		}
 	}
 	return nil
+}
+
+// outcome is how a try ended: a run that waits again has failed to get there.
+func outcome(s trigger.State) string {
+	if s == trigger.Waiting {
+		return "failed, to be tried again"
+	}
+	return string(s)
 }
 
 func eventsCommand() *cobra.Command {

@@ -51,7 +51,7 @@ func TestCommandSpecification(t *testing.T) {
 		"{argv: [a], env: {DOCKBELL_TAG: c}}": "env.DOCKBELL_TAG: names that begin with",
 		"{argv: [a], env: {A: {env: ABSENT_ENV}}}": "env.A: environment variable ABSENT_ENV is not set",
 		"{argv: [a], shell: true}":                 `unknown key "shell"`,
-		"{argv: a b}":                              "cannot unmarshal",
+		"{argv: a b}":                              "must be a list, not a string",
 	} {
 		if _, err := build(Command(true), spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", spec, err, want)

@@ -318,7 +318,7 @@ func readable(msg string) string {
 	default:
 		wanted = "a mapping"
 	}
-	return "cannot unmarshal " + given + " into " + wanted
+	return "must be " + wanted + ", not " + given
 }
 
 // fieldTypes collects the keys of a struct as yaml.v3 names them.

@@ -86,21 +86,21 @@ func TestFaults(t *testing.T) {
 		{"repeated key of anything", "any:\n  a: 1\n  a: 2\n", `f.yaml:3: any: mapping key "a" already defined at line 2`},
 		{"key that is no word", "[a]: b\n", "f.yaml:1: a key must be a plain word"},
 
-		{"number wanted", "server:\n  maxBody: lots\n", "f.yaml:2: server.maxBody: cannot unmarshal a string (lots) into a whole number"},
-		{"duration wanted", "server:\n  wait: 30\n", "f.yaml:2: server.wait: cannot unmarshal a number (30) into a duration, as in 30s"},
-		{"truth wanted", "on: 1\n", "f.yaml:1: on: cannot unmarshal a number (1) into true or false"},
-		{"string wanted", "server: {listen: [a]}\n", "f.yaml:1: server.listen: cannot unmarshal a list into a string"},
-		{"list wanted", "rules: {name: a}\n", "f.yaml:1: rules: cannot unmarshal a mapping into a list"},
-		{"list of strings wanted", "rules:\n- tags: a\n", "f.yaml:2: rules[0].tags: cannot unmarshal a string into a list"},
-		{"mapping wanted, and what may be a secret not shown", "server: hunter2\n", "f.yaml:1: server: cannot unmarshal a string into a mapping"},
-		{"mapping wanted in a list", "rules:\n- a\n", "f.yaml:2: rules[0]: cannot unmarshal a string into a mapping"},
-		{"string or strings wanted", "names: {a: b}\n", "f.yaml:1: names: cannot unmarshal a mapping into a string"},
-		{"another root", "- a\n", "f.yaml:1: cannot unmarshal a list into a mapping"},
+		{"number wanted", "server:\n  maxBody: lots\n", "f.yaml:2: server.maxBody: must be a whole number, not a string (lots)"},
+		{"duration wanted", "server:\n  wait: 30\n", "f.yaml:2: server.wait: must be a duration, as in 30s, not a number (30)"},
+		{"truth wanted", "on: 1\n", "f.yaml:1: on: must be true or false, not a number (1)"},
+		{"string wanted", "server: {listen: [a]}\n", "f.yaml:1: server.listen: must be a string, not a list"},
+		{"list wanted", "rules: {name: a}\n", "f.yaml:1: rules: must be a list, not a mapping"},
+		{"list of strings wanted", "rules:\n- tags: a\n", "f.yaml:2: rules[0].tags: must be a list, not a string"},
+		{"mapping wanted, and what may be a secret not shown", "server: hunter2\n", "f.yaml:1: server: must be a mapping, not a string"},
+		{"mapping wanted in a list", "rules:\n- a\n", "f.yaml:2: rules[0]: must be a mapping, not a string"},
+		{"string or strings wanted", "names: {a: b}\n", "f.yaml:1: names: must be a string, not a mapping"},
+		{"another root", "- a\n", "f.yaml:1: must be a mapping, not a list"},
 		{"what a type says of itself", "own:\n  a: b\n  c: [d]\n", "f.yaml:3: own.c: must be one word"},
 
 		{"all at once, by line", "rules: [{nome: a}]\nserver: {wait: x}\non: maybe\n", "f.yaml:1: rules[0]: unknown key \"nome\"; known are name, tags\n" +
-			"f.yaml:2: server.wait: cannot unmarshal a string (x) into a duration, as in 30s\n" +
-			"f.yaml:3: on: cannot unmarshal a string (maybe) into true or false"},
+			"f.yaml:2: server.wait: must be a duration, as in 30s, not a string (x)\n" +
+			"f.yaml:3: on: must be true or false, not a string (maybe)"},
 
 		{"alias", "rules: [&r {name: a}, *r]\n", ""},
 		{"alias with a fault, once for each path", "rules:\n- &r {nome: a}\n- *r\n", "f.yaml:2: rules[0]: unknown key \"nome\"; known are name, tags\nf.yaml:2: rules[1]: unknown key \"nome\"; known are name, tags"},
