@@ -15,11 +15,14 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/dockbell/dockbell/trigger"
 )
 
 // DefaultCluster is the one meant when an action names none: what kubectl
@@ -36,17 +39,19 @@ type ClusterSpec struct {
 // Clusters are the clusters of a configuration. They are connected to when
 // they are first used, so that one which is down delays nobody else.
 type Clusters struct {
-	specs map[string]ClusterSpec
-	log   *slog.Logger
-	ctx   context.Context // of the watches
+	specs   map[string]ClusterSpec
+	aliases trigger.Aliases
+	log     *slog.Logger
+	ctx     context.Context // of the watches
 
 	mu   sync.Mutex
 	open map[string]*cluster
 }
 
 // New makes the clusters of a configuration; their watches end with ctx.
-func New(ctx context.Context, specs map[string]ClusterSpec, log *slog.Logger) *Clusters {
-	return &Clusters{specs: specs, log: log, ctx: ctx, open: map[string]*cluster{}}
+// Workloads may name registries by any of their aliases.
+func New(ctx context.Context, specs map[string]ClusterSpec, aliases trigger.Aliases, log *slog.Logger) *Clusters {
+	return &Clusters{specs: specs, aliases: aliases, log: log, ctx: ctx, open: map[string]*cluster{}}
 }
 
 // check reports a name that no cluster has.
@@ -80,7 +85,11 @@ func (c *Clusters) connect(name string) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
-	cl := &cluster{name: name, apps: apps.RESTClient(), ctx: c.ctx, log: c.log.With("cluster", name), watched: map[string]cache.SharedIndexInformer{}}
+	core, err := corev1client.NewForConfig(config)
+	if err != nil {
+		return nil, fmt.Errorf("cluster %s: %w", name, err)
+	}
+	cl := &cluster{name: name, apps: apps.RESTClient(), core: core.RESTClient(), ctx: c.ctx, log: c.log.With("cluster", name), watched: map[string]cache.SharedIndexInformer{}}
 	c.open[name] = cl
 	return cl, nil
 }
@@ -89,6 +98,7 @@ func (c *Clusters) connect(name string) (*cluster, error) {
 type cluster struct {
 	name string
 	apps rest.Interface
+	core rest.Interface
 	ctx  context.Context
 	log  *slog.Logger
 

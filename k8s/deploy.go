@@ -152,7 +152,7 @@ func (d *deploy) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 
 func (d *deploy) plan(object runtime.Object, run trigger.Run) (*change, error) {
 	meta, template := d.kind.parts(object)
-	ch, err := plan(meta, template, &d.spec, run)
+	ch, err := plan(meta, template, &d.spec, d.clusters.aliases, run)
 	var skip *trigger.SkipError
 	if err != nil && !errors.As(err, &skip) {
 		err = fmt.Errorf("%s: %w", d.workload(), err)

@@ -25,7 +25,7 @@ import (
 
 func build(t *testing.T, clusters map[string]ClusterSpec, spec string) (trigger.Action, error) {
 	t.Helper()
-	return New(t.Context(), clusters, slog.New(slog.DiscardHandler)).Deploy(func(v any) error { return yaml.Unmarshal([]byte(spec), v) })
+	return New(t.Context(), clusters, nil, slog.New(slog.DiscardHandler)).Deploy(func(v any) error { return yaml.Unmarshal([]byte(spec), v) })
 }
 
 func TestDeployFaults(t *testing.T) {

@@ -45,7 +45,7 @@ type op struct {
 
 // plan decides what to change in a workload as it was seen. A [trigger.Skip]
 // error says why there is nothing to change.
-func plan(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, spec *deploySpec, run trigger.Run) (*change, error) {
+func plan(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, spec *deploySpec, aliases trigger.Aliases, run trigger.Run) (*change, error) {
 	index, err := container(template, spec.Container)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func plan(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, spec *deplo
 	c := template.Spec.Containers[index]
 	image := run.Event.Image
 	current, err := trigger.ParseImage(c.Image)
-	known := err == nil && current.Repository == image.Repository && (image.Registry == "" || current.Registry == image.Registry)
+	known := err == nil && current.Repository == image.Repository && (image.Registry == "" || aliases.Canonical(current.Registry) == image.Registry)
 	if run.Ordered && known {
 		from := trigger.Release{Tag: current.Tag}
 		if tag, at, ok := strings.Cut(meta.Annotations[pushedPrefix+c.Name], "@"); ok && tag == current.Tag {

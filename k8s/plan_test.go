@@ -56,6 +56,14 @@ func TestPlan(t *testing.T) {
 			run: trigger.Run{Event: trigger.Event{Image: trigger.Image{Registry: "docker.io", Repository: "library/nginx", Tag: "1.1.0"}}},
 		},
 		{
+			name: "a registry with two names", template: pod(nil, "registry:5000/shop/web:v1.0.0"), run: run("v1.1.0", ""),
+			from: "registry:5000/shop/web:v1.0.0", to: "registry:5000/shop/web:v1.1.0",
+		},
+		{
+			name: "lower version in a registry with two names", template: pod(nil, "registry:5000/shop/web:v2.0.0"), run: run("v1.1.0", ""),
+			skip: "container a runs registry:5000/shop/web:v2.0.0, and v1.1.0 is a lower version than v2.0.0",
+		},
+		{
 			name: "host with a port and no tag", template: pod(nil, "localhost:5000/app"), from: "localhost:5000/app", to: "localhost:5000/app:v2",
 			run: trigger.Run{Event: trigger.Event{Image: trigger.Image{Registry: "localhost:5000", Repository: "app", Tag: "v2"}}},
 		},
@@ -89,7 +97,7 @@ func TestPlan(t *testing.T) {
 		{name: "no such container", spec: deploySpec{Container: "c"}, template: pod(nil, "log:1", name+":v1.0.0"), run: run("v1.1.0", ""), err: `it has no container "c"; it has a, b`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ch, err := plan(&metav1.ObjectMeta{Annotations: test.meta}, test.template, &test.spec, test.run)
+			ch, err := plan(&metav1.ObjectMeta{Annotations: test.meta}, test.template, &test.spec, trigger.Aliases{"registry:5000": "registry.example.com"}, test.run)
 			var skip *trigger.SkipError
 			switch {
 			case test.skip != "":
@@ -111,7 +119,7 @@ func TestPlan(t *testing.T) {
 
 // The patch tests what it is based on before it changes anything.
 func TestPatch(t *testing.T) {
-	ch, err := plan(&metav1.ObjectMeta{Annotations: map[string]string{"mine": "kept"}}, pod(nil, "log:1", "registry.example.com/shop/web:v1.0.0"), &deploySpec{Container: "b"}, run("v1.1.0", digest1))
+	ch, err := plan(&metav1.ObjectMeta{Annotations: map[string]string{"mine": "kept"}}, pod(nil, "log:1", "registry.example.com/shop/web:v1.0.0"), &deploySpec{Container: "b"}, nil, run("v1.1.0", digest1))
 	if err != nil {
 		t.Fatal(err)
 	}

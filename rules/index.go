@@ -31,8 +31,9 @@ var (
 
 // compileRepo reads a pattern. One whose first segment can only be a registry
 // (a dot, a colon, localhost) is for that registry, any other for every one.
-// What could never match a name is refused.
-func compileRepo(pattern string) (repoGlob, error) {
+// What could never match a name is refused. A registry with several names is
+// known by the one that counts, as in events.
+func compileRepo(pattern string, aliases trigger.Aliases) (repoGlob, error) {
 	g := repoGlob{written: pattern, pattern: pattern}
 	switch {
 	case pattern == "" || !doublestar.ValidatePattern(pattern):
@@ -48,7 +49,7 @@ func compileRepo(pattern string) (repoGlob, error) {
 	}
 	if first, rest, ok := strings.Cut(pattern, "/"); ok && trigger.IsRegistry(first) {
 		g.full = true
-		g.pattern = trigger.NormalRegistry(first) + "/" + rest
+		g.pattern = aliases.Canonical(first) + "/" + rest
 	}
 	g.literal, g.exact = g.pattern, true
 	if i := strings.IndexAny(g.pattern, globMeta); i >= 0 {

@@ -60,7 +60,7 @@ func TestGlobs(t *testing.T) {
 		{"docker.io/**", "docker.io/library/redis docker.io/shop/redis", "ghcr.io/redis"},
 	}
 	for _, tt := range tests {
-		g, err := compileRepo(tt.pattern)
+		g, err := compileRepo(tt.pattern, nil)
 		if err != nil {
 			t.Errorf("%s: %v", tt.pattern, err)
 			continue
@@ -93,7 +93,7 @@ func imageOf(name string) trigger.Image {
 func TestRegistryNotTold(t *testing.T) {
 	img := trigger.Image{Repository: "library/redis"}
 	for pattern, want := range map[string]bool{"library/redis": true, "**": true, "redis": false, "docker.io/redis": false, "*.io/**": false, "localhost/library/redis": false} {
-		g, err := compileRepo(pattern)
+		g, err := compileRepo(pattern, nil)
 		if err != nil || g.matches(namesOf(img)) != want {
 			t.Errorf("%s: %v, want %t", pattern, err, want)
 		}
@@ -119,7 +119,7 @@ func TestPatternsThatCanNeverMatch(t *testing.T) {
 		"ghcr.io/a**b/web":      "** must be a path segment of its own",
 		"ghcr.io/shop/***":      "** must be a path segment of its own",
 	} {
-		if _, err := compileRepo(pattern); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := compileRepo(pattern, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", pattern, err, want)
 		}
 	}
@@ -154,7 +154,7 @@ func TestIndexFindsWhatAScanFinds(t *testing.T) {
 		for range 200 {
 			one := &rule{}
 			for range 1 + r.IntN(3) {
-				if g, err := compileRepo(randomPattern(r)); err == nil {
+				if g, err := compileRepo(randomPattern(r), nil); err == nil {
 					one.repos = append(one.repos, g)
 				}
 			}
@@ -201,7 +201,7 @@ func TestExplainEqualsMatch(t *testing.T) {
 		var b strings.Builder
 		for i := range 40 {
 			pattern := randomPattern(r)
-			for _, err := compileRepo(pattern); err != nil; _, err = compileRepo(pattern) {
+			for _, err := compileRepo(pattern, nil); err != nil; _, err = compileRepo(pattern, nil) {
 				pattern = randomPattern(r)
 			}
 			fmt.Fprintf(&b, "- name: r%d\n  repo: %q\n  actions: [call: {to: '{{.Image}}'}, set: {to: x}]\n", i, pattern)

@@ -33,14 +33,16 @@ type loader struct {
 	kinds   map[string]trigger.Kind
 	sources []string
 	decode  Decoder
+	aliases trigger.Aliases
 }
 
 // Load compiles the list of rules at n: expressions, patterns, constraints,
 // templates and actions, the latter built for a sample event. All faults are
 // reported to n; the Set is of use only when there are none. sources are the
-// names that a rule may listen to.
-func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, decode Decoder) *Set {
-	l := &loader{kinds: kinds, sources: sources, decode: decode}
+// names that a rule may listen to; patterns may name a registry by any of its
+// aliases.
+func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, aliases trigger.Aliases, decode Decoder) *Set {
+	l := &loader{kinds: kinds, sources: sources, decode: decode, aliases: aliases}
 	set := &Set{}
 	if n.YAML().Kind != yaml.SequenceNode {
 		n.Faultf("must be a list of rules")
@@ -85,9 +87,9 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 	if len(s.Repo) == 0 && !faulty("repo") {
 		n.Key("repo").Faultf("is missing: name a repository, or ** for all of them")
 	}
-	r.repos = compileAll(n.Key("repo"), s.Repo, compileRepo)
+	r.repos = compileAll(n.Key("repo"), s.Repo, l.compileRepo)
 	exclude := n.Key("exclude")
-	r.excludeRepo = compileAll(exclude.Key("repo"), s.Exclude.Repo, compileRepo)
+	r.excludeRepo = compileAll(exclude.Key("repo"), s.Exclude.Repo, l.compileRepo)
 	r.excludeTag = compileAll(exclude.Key("tag"), s.Exclude.Tag, compileTag)
 	if s.Tag != "" {
 		if tags := compileAll(n.Key("tag"), []string{s.Tag}, compileTag); len(tags) == 1 {
@@ -109,6 +111,10 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 		}
 	}
 	return r
+}
+
+func (l *loader) compileRepo(pattern string) (repoGlob, error) {
+	return compileRepo(pattern, l.aliases)
 }
 
 // compileAll compiles each of the strings; those that cannot be are faults.

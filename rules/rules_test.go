@@ -67,7 +67,7 @@ func load(t testing.TB, text string) (*Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Load(n, kinds, []string{"hub", "registry"}, decodeSpec), n.Err()
+	return Load(n, kinds, []string{"hub", "registry"}, trigger.Aliases{"registry:5000": "registry.example.com"}, decodeSpec), n.Err()
 }
 
 func mustLoad(t testing.TB, text string) *Set {
@@ -166,6 +166,8 @@ func TestConditions(t *testing.T) {
 		{"semver: '>=1.4'\ntag: 'v(?P<other>.*)'", push(t, "shop/web:v1.5.0"), ""},
 		{"semver: '>=1.4 <2 || 3.x'", push(t, "shop/web:2.5.0"), `semver: "2.5.0" is greater than or equal to "2", "2.5.0" is less than "3.x"`},
 
+		{"repo: registry:5000/shop/*", push(t, "registry.example.com/shop/web:v1"), ""},
+		{"repo: registry:5001/shop/*", push(t, "registry.example.com/shop/web:v1"), "repo: registry.example.com/shop/web does not match registry:5001/shop/*"},
 		{"repo: shop/*", push(t, "ghcr.io/shop/web:v1"), ""},
 		{"repo: shop/*", push(t, "ghcr.io/shop/a/b:v1"), "repo: ghcr.io/shop/a/b does not match shop/*"},
 		{"repo: [shop/*, Quay.io/x]", push(t, "ghcr.io/y:v1"), "repo: ghcr.io/y does not match shop/*, Quay.io/x"},

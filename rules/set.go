@@ -6,6 +6,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -31,6 +32,20 @@ type Verdict struct {
 
 // Len is the number of rules.
 func (s *Set) Len() int { return len(s.rules) }
+
+// Repositories are the patterns of the rules that name a registry, each once.
+func (s *Set) Repositories() []string {
+	var all []string
+	for _, r := range s.rules {
+		for _, g := range r.repos {
+			if g.full {
+				all = append(all, g.pattern)
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
 
 // Match gives the runs that an event makes, rule by rule in the order of the
 // file, with everything rendered; when there are none, why. A template that

@@ -21,6 +21,10 @@ type Event struct {
 	OccurredAt time.Time `json:"occurredAt,omitzero"` // zero when the sender does not tell
 	ReceivedAt time.Time `json:"receivedAt,omitzero"`
 
+	// Observed marks what was found by looking into a registry. Its sender may
+	// have told the same push, or may tell it yet.
+	Observed bool `json:"observed,omitzero"`
+
 	// Ignored says why this can start nothing: a pull, a blob, a signature.
 	// Such an event is counted and shown, never matched against rules.
 	Ignored string `json:"ignored,omitzero"`

@@ -73,6 +73,19 @@ func NormalRegistry(host string) string {
 	return host
 }
 
+// Aliases tell of registries that have several names, inside of a network and
+// outside of it say, which one counts. Keys and values are normal.
+type Aliases map[string]string
+
+// Canonical is the name of a registry that counts.
+func (a Aliases) Canonical(host string) string {
+	host = NormalRegistry(host)
+	if name, ok := a[host]; ok {
+		return name
+	}
+	return host
+}
+
 // ParseImage reads a reference as Kubernetes and docker do: the first segment
 // is a registry when it has a dot or a colon or is "localhost"; without one
 // the image is on Docker Hub.

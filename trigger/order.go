@@ -41,6 +41,9 @@ func Backwards(from, to Release, order Order) string {
 	return fmt.Sprintf("it was pushed at %s, before %s at %s", to.At.UTC().Format(time.RFC3339), from.Tag, from.At.UTC().Format(time.RFC3339))
 }
 
+// IsVersion reports whether a tag is a version, which by custom is pushed once.
+func IsVersion(tag string) bool { return version(tag) != nil }
+
 // version reads MAJOR.MINOR.PATCH with an optional "v". Anything shorter is
 // left to time: short git hashes and build numbers of digits alone would
 // otherwise be taken for versions.

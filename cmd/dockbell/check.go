@@ -11,13 +11,14 @@ import (
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/action"
+	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // offlineKinds is the table of actions for commands that only look at a
 // configuration: the same rows, which nobody lets act.
 func offlineKinds(ctx context.Context, allowCommands bool) kindTable {
-	return func(specs map[string]k8s.ClusterSpec) map[string]trigger.Kind {
-		return actionKinds(action.NewClient(), k8s.New(ctx, specs, slog.New(slog.DiscardHandler)), allowCommands)
+	return func(specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
+		return actionKinds(action.NewClient(), k8s.New(ctx, specs, aliases, slog.New(slog.DiscardHandler)), allowCommands)
 	}
 }
 
@@ -33,7 +34,7 @@ touches neither cluster nor network.`,
   dockbell check --ignore-missing-secrets dockbell.yaml   # where the secrets are not, as in CI`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conf, err := loadConfig(args[0], offlineKinds(cmd.Context(), !noCommands))
+			conf, err := loadConfig(args[0], offlineKinds(cmd.Context(), !noCommands), source.Outside{})
 			missing := 0
 			if noSecrets {
 				missing, err = withoutMissingSecrets(err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/registry"
 	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
@@ -25,38 +27,50 @@ import (
 // read by their own packages.
 type configFile struct {
 	Server struct {
-		Listen  string `yaml:"listen"`
-		Admin   string `yaml:"admin"`
-		MaxBody int64  `yaml:"maxBody"`
+		Listen         string     `yaml:"listen"`
+		Admin          string     `yaml:"admin"`
+		MaxBody        int64      `yaml:"maxBody"`
+		TLS            *tlsConfig `yaml:"tls"`
+		TrustedProxies []string   `yaml:"trustedProxies"`
 	} `yaml:"server"`
-	Store    string                     `yaml:"store"`
-	Clusters map[string]k8s.ClusterSpec `yaml:"clusters"`
-	Sources  map[string]yaml.Node       `yaml:"sources"`
-	Rules    yaml.Node                  `yaml:"rules"`
+	Store      string                     `yaml:"store"`
+	Clusters   map[string]k8s.ClusterSpec `yaml:"clusters"`
+	Registries yaml.Node                  `yaml:"registries"`
+	Sources    map[string]yaml.Node       `yaml:"sources"`
+	Rules      yaml.Node                  `yaml:"rules"`
+}
+
+// tlsConfig names the files, in PEM form, that make the hooks speak TLS.
+type tlsConfig struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
 }
 
 // config is a configuration that has been found good as a whole.
 type config struct {
 	configFile
-	sources map[string]*source.Source
-	rules   *rules.Set
+	registries *registry.Registries
+	sources    map[string]*source.Source
+	pollers    []*source.Poller
+	proxies    []netip.Prefix
+	rules      *rules.Set
 }
 
 // kindTable makes the table of actions for the clusters of a configuration.
-type kindTable func(clusters map[string]k8s.ClusterSpec) map[string]trigger.Kind
+type kindTable func(clusters map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind
 
 // loadConfig reads and compiles a file. The error lists everything that is
 // wrong with it, a line each.
-func loadConfig(path string, kinds kindTable) (*config, error) {
+func loadConfig(path string, kinds kindTable, out source.Outside) (*config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return parseConfig(path, data, kinds)
+	return parseConfig(path, data, kinds, out)
 }
 
 // parseConfig compiles a file that has been read.
-func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
+func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) (*config, error) {
 	root, err := strictyaml.Parse(name, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
@@ -69,9 +83,14 @@ func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 	c.Server.Listen, c.Server.Admin, c.Store = ":8080", "127.0.0.1:8081", "sqlite:dockbell.db"
 	root.Decode(&c.configFile) // what is wrong is in root; the rest is checked all the same
 	checkServer(root.Key("server"), c.configFile)
+	c.proxies = networks(root.Key("server").Key("trustedProxies"), c.Server.TrustedProxies)
 	if path, ok := strings.CutPrefix(c.Store, "sqlite:"); !ok || path == "" {
 		root.Key("store").Faultf("%q must be sqlite:PATH", c.Store)
 	}
+	if c.registries = registry.New(); root.Has("registries") {
+		c.registries = registry.Load(root.Key("registries"))
+	}
+	out.Aliases = c.registries.Aliases()
 	sources := root.Key("sources")
 	names := sources.Keys()
 	if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(names) == 0 {
@@ -84,19 +103,38 @@ func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 			at.Faultf("the name of a source is part of its URL; use letters, digits, dots, dashes and underscores, at most 64")
 			continue
 		}
-		if s := source.Load(name, at); s != nil {
-			c.sources[name] = s
-		}
+		c.loadSource(name, at, out)
 	}
 	if !root.Has("rules") {
 		root.Faultf("rules are missing: without a rule nothing happens")
 	} else {
-		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters), slices.Sorted(slices.Values(names)), decodeSpec)
+		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters, out.Aliases), slices.Sorted(slices.Values(names)), out.Aliases, decodeSpec)
+	}
+	for _, p := range c.pollers {
+		if p.FromRules() && c.rules != nil && len(c.rules.Repositories()) == 0 {
+			sources.Key(p.Name).Key("repositories").Faultf("no rule names a repository with its registry")
+		}
 	}
 	if err := root.Err(); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// loadSource reads one source, of those that receive or of those that ask.
+func (c *config) loadSource(name string, n strictyaml.Node, out source.Outside) {
+	var kind struct {
+		Type string `yaml:"type"`
+	}
+	if n.YAML().Decode(&kind) == nil && kind.Type == source.PollType {
+		if p := source.LoadPoller(name, n, out.Aliases); p != nil {
+			c.pollers = append(c.pollers, p)
+		}
+		return
+	}
+	if s := source.Load(name, n, out); s != nil {
+		c.sources[name] = s
+	}
 }
 
 // sourceName is also a label of metrics and a word in logs.
@@ -113,9 +151,25 @@ func checkServer(n strictyaml.Node, c configFile) {
 	if s.Listen == s.Admin && !strings.HasSuffix(s.Admin, ":0") {
 		n.Key("admin").Faultf("must be another address than listen: the API is not for the public")
 	}
+	if s.TLS != nil && (s.TLS.Cert == "" || s.TLS.Key == "") {
+		n.Key("tls").Faultf("needs cert and key, two files")
+	}
 	if s.MaxBody < 0 {
 		n.Key("maxBody").Faultf("must be a number of bytes")
 	}
+}
+
+// networks reads a list of addresses and networks.
+func networks(n strictyaml.Node, list []string) []netip.Prefix {
+	var all []netip.Prefix
+	for i, s := range list {
+		p, err := source.ParseNetwork(s)
+		if err != nil {
+			n.Items()[i].Fault(err)
+		}
+		all = append(all, p)
+	}
+	return all
 }
 
 // decodeSpec reads a stored specification as strictly as the file was read.
@@ -141,5 +195,5 @@ func countFaults(err error) int {
 
 // summary is what a good configuration holds.
 func (c *config) summary() string {
-	return fmt.Sprintf("%d sources, %d rules", len(c.sources), c.rules.Len())
+	return fmt.Sprintf("%d sources, %d rules", len(c.sources)+len(c.pollers), c.rules.Len())
 }

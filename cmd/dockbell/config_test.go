@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
 
@@ -24,7 +25,7 @@ func parse(t testing.TB, path string) (*config, error) {
 		t.Fatal(err)
 	}
 	allowed := filepath.Base(path) != "commands-not-allowed.yaml"
-	return parseConfig("dockbell.yaml", data, offlineKinds(t.Context(), allowed))
+	return parseConfig("dockbell.yaml", data, offlineKinds(t.Context(), allowed), source.Outside{})
 }
 
 // A bad configuration says in its first line which errors it must lead to.
@@ -67,7 +68,7 @@ func TestBadConfigurations(t *testing.T) {
 
 func TestGoodConfigurations(t *testing.T) {
 	t.Setenv("SET_TOKEN", "hunter2")
-	for path, want := range map[string]string{"smallest.yaml": "1 sources, 1 rules", "everything.yaml": "6 sources, 3 rules", "anchors.yaml": "1 sources, 3 rules"} {
+	for path, want := range map[string]string{"smallest.yaml": "1 sources, 1 rules", "everything.yaml": "6 sources, 3 rules", "anchors.yaml": "1 sources, 3 rules", "senders.yaml": "4 sources, 1 rules"} {
 		c, err := parse(t, filepath.Join(configs, "good", path))
 		if err != nil {
 			t.Errorf("%s:\n%v", path, err)
@@ -75,7 +76,7 @@ func TestGoodConfigurations(t *testing.T) {
 			t.Errorf("%s: %s, want %s", path, got, want)
 		}
 	}
-	if n := len(filesIn(t, configs+"/good")); n != 3 {
+	if n := len(filesIn(t, configs+"/good")); n != 4 {
 		t.Errorf("%d files", n)
 	}
 }
@@ -115,7 +116,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	kinds := offlineKinds(f.Context(), true)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig("dockbell.yaml", data, kinds)
+		c, err := parseConfig("dockbell.yaml", data, kinds, source.Outside{})
 		if (c == nil) != (err != nil) {
 			t.Fatalf("%v and %v", c, err)
 		}

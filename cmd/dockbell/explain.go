@@ -14,6 +14,7 @@ import (
 
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // explanation is what one event of a payload would lead to.
@@ -40,7 +41,7 @@ BODYFILE is - for standard input.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
+			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true), source.Outside{})
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", configPath, err)
 			}
@@ -100,6 +101,9 @@ func explain(conf *config, sourceName string, h http.Header, body []byte) ([]exp
 	src, ok := conf.sources[sourceName]
 	if !ok {
 		return nil, fmt.Errorf("there is no source %q in the configuration", sourceName)
+	}
+	if src = src.LooksLike(h, body); src == nil {
+		return nil, fmt.Errorf("none of the senders of source %s sends this; name the headers that it comes with by --header", sourceName)
 	}
 	if reply := src.Handshake(h, body); reply != nil {
 		return nil, fmt.Errorf("this is the check of the endpoint, not a delivery; it is answered %d %s", reply.Status, reply.Body)

@@ -37,6 +37,6 @@ job, calls a URL, runs a command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), runsCommand(), eventsCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), runsCommand(), eventsCommand(), versionCommand())
 	return root
 }

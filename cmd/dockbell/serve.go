@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"github.com/dockbell/dockbell/trigger/action"
 	"github.com/dockbell/dockbell/trigger/queue"
 	"github.com/dockbell/dockbell/trigger/server"
+	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/store"
 )
 
@@ -90,10 +92,12 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	watches, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatches()
 	var kinds map[string]trigger.Kind
-	conf, err := loadConfig(o.config, func(specs map[string]k8s.ClusterSpec) map[string]trigger.Kind {
-		kinds = actionKinds(client, k8s.New(watches, specs, log), o.allowCommands)
+	var clusters *k8s.Clusters
+	conf, err := loadConfig(o.config, func(specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
+		clusters = k8s.New(watches, specs, aliases, log)
+		kinds = actionKinds(client, clusters, o.allowCommands)
 		return kinds
-	})
+	}, source.Outside{Client: client})
 	if err != nil {
 		return fmt.Errorf("%s cannot be used:\n%w", o.config, err)
 	}
@@ -103,6 +107,10 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 
+	secure, err := conf.tls(log)
+	if err != nil {
+		return err
+	}
 	hooks, err := net.Listen("tcp", conf.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
@@ -116,7 +124,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	srv := server.New(server.Config{
-		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, Log: log, Metrics: metrics,
+		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Log: log, Metrics: metrics,
 	})
 	// The queue knows one kind more than the rules.
 	queueKinds := map[string]trigger.Kind{callbackKind: callbackRow(client, db.Outcomes)}
@@ -125,19 +133,40 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	}
 	q := queue.New(db, queueKinds, decodeSpec, log, queue.NewMetrics(metrics))
 
+	world := conf.pollWorld(clusters, db, srv, metrics, log)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks()) })
-	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin()) })
+	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure) })
+	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin(), nil) })
 	group.Go(func() error { return q.Run(ctx, o.grace) })
+	for _, p := range conf.pollers {
+		group.Go(func() error { return p.Run(ctx, world) })
+	}
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
 	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
-		"config", o.config, "store", conf.Store, "sources", len(conf.sources), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
+		"config", o.config, "store", conf.Store, "sources", len(conf.sources)+len(conf.pollers), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
 	if o.started != nil {
 		o.started(hooks.Addr(), admin.Addr())
 	}
 	err = group.Wait()
 	log.Info("stopped", "reason", context.Cause(ctx))
 	return err
+}
+
+// tls is what makes the hooks speak TLS; nil when they do not.
+func (c *config) tls(log *slog.Logger) (*tls.Config, error) {
+	files := c.Server.TLS
+	if files == nil {
+		return nil, nil
+	}
+	ask := false
+	for _, s := range c.sources {
+		ask = ask || s.NeedsCertificate()
+	}
+	secure, err := server.TLS(files.Cert, files.Key, ask, log)
+	if err != nil {
+		return nil, fmt.Errorf("server.tls: %w", err)
+	}
+	return secure, nil
 }
 
 // withCallback adds to the runs of an event the one that tells its sender how

@@ -53,12 +53,12 @@ const (
 	verdictUnknown      = "unknown source"
 )
 
-// deliver is the way of a delivery. The order matters: nothing is parsed that
+// deliver is the way of a delivery: 202 when runs were made, 200 when not. The order matters: nothing is parsed that
 // was not authenticated, nothing is acknowledged that is not on disk.
 func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	began := time.Now()
 	name := mux.Vars(r)["source"]
-	src, ok := s.Sources[name]
+	configured, ok := s.Sources[name]
 	if !ok {
 		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no such source in the configuration")
 		return
@@ -73,18 +73,21 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, name, verdictMalformed, http.StatusBadRequest, "the body could not be read to its end")
 		return
 	}
-	if err := src.Verify(r.URL.Query(), r.Header, body); errors.Is(err, source.ErrUnauthorized) {
+	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
+	defer cancel()
+	req := s.request(r, body)
+	src, err := configured.Verify(ctx, req)
+	if errors.Is(err, source.ErrUnauthorized) {
+		s.Log.Debug("not authorized", "source", name, "error", err)
 		s.refuse(w, r, name, verdictUnauthorized, http.StatusUnauthorized, "wrong or missing credentials for source "+name)
 		return
 	} else if err != nil {
-		s.Log.Error("cannot check credentials: the source's secret cannot be read", "source", name, "error", err)
+		s.Log.Error("cannot check the credentials of a delivery; the sender is told to come back", "source", name, "error", err)
 		s.unavailable(w, name, "the credentials of this source cannot be checked now")
 		return
 	}
 	if h := src.Handshake(r.Header, body); h != nil {
-		s.Log.Info("endpoint validated by its sender", "source", name)
-		s.deliveries.WithLabelValues(name, verdictHandshake).Inc()
-		answer(w, h)
+		s.handshake(ctx, w, src, req, h)
 		return
 	}
 	events, err := src.Parse(r.Header, body)
@@ -93,18 +96,63 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	d := trigger.Delivery{Source: name, ReceivedAt: began, Header: recorded(r.Header, src.Hidden()), Body: body}
-	planned, ignored := s.plan(events, began)
-
-	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
-	defer cancel()
-	receipt, err := s.Store.Accept(ctx, d, planned)
+	out, verdict, err := s.accept(ctx, d, events)
 	if err != nil {
 		s.Log.Error("delivery not accepted: the store cannot write; the sender is told to come back", "source", name, "error", err)
 		s.unavailable(w, name, "the store cannot write now")
 		return
 	}
 	s.took.Observe(time.Since(began).Seconds())
-	s.acknowledge(w, name, receipt, planned, ignored)
+	status := http.StatusOK
+	if verdict == verdictAccepted {
+		status = http.StatusAccepted
+	}
+	reply(w, status, out)
+}
+
+// Polled accepts what a poller found as a delivery. It returns when that is on
+// disk.
+func (s *Server) Polled(ctx context.Context, name string, body []byte, events []trigger.Event) error {
+	_, _, err := s.accept(ctx, trigger.Delivery{Source: name, ReceivedAt: time.Now(), Body: body}, events)
+	return err
+}
+
+// accept puts a delivery on disk with the runs that the rules make of it.
+func (s *Server) accept(ctx context.Context, d trigger.Delivery, events []trigger.Event) (out deliveryReply, verdict string, err error) {
+	planned, ignored := s.plan(events, d.ReceivedAt)
+	receipt, err := s.Store.Accept(ctx, d, planned)
+	if err != nil {
+		return out, verdictUnavailable, err
+	}
+	out, verdict = s.acknowledge(d.Source, receipt, planned, ignored)
+	return out, verdict, nil
+}
+
+// request is a delivery with all by which its sender can be known.
+func (s *Server) request(r *http.Request, body []byte) source.Request {
+	req := source.Request{Query: r.URL.Query(), Header: r.Header, Body: body, From: sender(r, s.TrustedProxies)}
+	if r.TLS != nil {
+		req.Certificates = r.TLS.PeerCertificates
+	}
+	return req
+}
+
+// handshake answers the vendor's check of the endpoint.
+func (s *Server) handshake(ctx context.Context, w http.ResponseWriter, src *source.Source, req source.Request, h *source.Reply) {
+	err := src.Confirm(ctx, req, h)
+	switch {
+	case errors.Is(err, source.ErrUnproven):
+		s.Log.Warn("endpoint not confirmed", "source", src.Name, "reason", err, "address", h.Confirm)
+		s.deliveries.WithLabelValues(src.Name, verdictIgnored).Inc()
+		reply(w, http.StatusOK, deliveryReply{Events: []eventReply{}, Ignored: []ignoredReply{{Reason: err.Error()}}})
+	case err != nil:
+		s.Log.Error("endpoint not confirmed; the sender is told to come back", "source", src.Name, "error", err)
+		s.unavailable(w, src.Name, "the address that confirms the endpoint cannot be visited now")
+	default:
+		s.Log.Info("endpoint validated by its sender", "source", src.Name)
+		s.deliveries.WithLabelValues(src.Name, verdictHandshake).Inc()
+		answer(w, h)
+	}
 }
 
 // plan asks the rules about each event. Deletes that no rule wants are
@@ -125,10 +173,10 @@ func (s *Server) plan(events []trigger.Event, now time.Time) (planned []trigger.
 	return planned, ignored
 }
 
-// acknowledge tells what is on disk: 202 when runs were made, 200 when not.
-func (s *Server) acknowledge(w http.ResponseWriter, name string, receipt trigger.Receipt, planned []trigger.Planned, ignored []ignoredReply) {
-	out := deliveryReply{Delivery: strconv.FormatInt(receipt.Delivery, 10), Events: []eventReply{}, Ignored: ignored}
-	status, verdict := http.StatusOK, verdictIgnored
+// acknowledge tells what is on disk.
+func (s *Server) acknowledge(name string, receipt trigger.Receipt, planned []trigger.Planned, ignored []ignoredReply) (out deliveryReply, verdict string) {
+	out = deliveryReply{Delivery: strconv.FormatInt(receipt.Delivery, 10), Events: []eventReply{}, Ignored: ignored}
+	verdict = verdictIgnored
 	for i, p := range planned {
 		accepted := receipt.Events[i]
 		er := eventReply{
@@ -144,14 +192,14 @@ func (s *Server) acknowledge(w http.ResponseWriter, name string, receipt trigger
 		}
 		level := slog.LevelDebug
 		if len(er.Runs) > 0 {
-			status, verdict, level = http.StatusAccepted, verdictAccepted, slog.LevelInfo
+			verdict, level = verdictAccepted, slog.LevelInfo
 			er.Ignored = ""
 		}
 		s.Log.Log(context.Background(), level, "event", "source", name, "delivery", receipt.Delivery, "event", accepted.ID, "image", p.Event.Image.String(), "action", p.Event.Action, "runs", er.Runs, "ignored", er.Ignored)
 		out.Events = append(out.Events, er)
 	}
 	s.deliveries.WithLabelValues(name, verdict).Inc()
-	reply(w, status, out)
+	return out, verdict
 }
 
 // options answers a handshake that carries no credentials, for the senders
@@ -183,7 +231,7 @@ func answer(w http.ResponseWriter, h *source.Reply) {
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, source, verdict string, status int, why string) {
 	s.deliveries.WithLabelValues(source, verdict).Inc()
-	s.Log.Warn("delivery refused", "source", source, "status", status, "reason", why, "from", r.RemoteAddr)
+	s.Log.Warn("delivery refused", "source", source, "status", status, "reason", why, "from", sender(r, s.TrustedProxies))
 	fail(w, status, why)
 }
 

@@ -1,19 +1,28 @@
 package server
 
 import (
+	"crypto"
 	"crypto/hmac"
+	"crypto/rand"
+	"crypto/rsa"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"testing/iotest"
-
-	"net/http/httptest"
+	"time"
 )
 
 const webDigest = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
@@ -59,6 +68,10 @@ func TestStatus(t *testing.T) {
 		{"a delete that one wants", "POST", "/hooks/registry", envelope(registryEvent("c", "delete", "shop/gone", "v1")), []string{"Authorization", bearer}, 202, `"action":"delete","runs":["`},
 		{"Event Grid", "POST", "/hooks/grid?token=" + token, gridPush("shop/web"), nil, 202, `"runs":["`},
 		{"validation handshake", "POST", "/hooks/grid?token=" + token, gridValidation, []string{"Aeg-Event-Type", "SubscriptionValidation"}, 200, `{"validationResponse":"c0de"}`},
+		{"one of several", "POST", "/hooks/several?token=" + token, hubPush("shop/web", "v4"), nil, 202, `"runs":["`},
+		{"another of several", "POST", "/hooks/several", envelope(registryEvent("d", "push", "shop/web", "v4")), []string{"Authorization", bearer}, 202, `"runs":["`},
+		{"one of several who needs no credentials", "POST", "/hooks/several", gridPush("shop/web"), nil, 202, `"runs":["`},
+		{"one of several checks the endpoint", "POST", "/hooks/several", gridValidation, nil, 200, `{"validationResponse":"c0de"}`},
 
 		{"not JSON", "POST", "/hooks/hub?token=" + token, `{"push_data"`, nil, 400, `not a valid delivery`},
 		{"empty", "POST", "/hooks/hub?token=" + token, "", nil, 400, `the body is empty`},
@@ -71,6 +84,10 @@ func TestStatus(t *testing.T) {
 		{"wrong bearer", "POST", "/hooks/registry", envelope(), []string{"Authorization", bearer + "x"}, 401, "wrong or missing credentials"},
 		{"wrong signature", "POST", "/hooks/signed", hubPush("shop/web", "v9"), []string{"X-Dock-Sum", hex.EncodeToString(sum.Sum(nil))}, 401, "wrong or missing credentials"},
 		{"malformed and wrong credentials", "POST", "/hooks/hub", "{", nil, 401, "wrong or missing credentials"},
+		{"one of several with the credentials of another", "POST", "/hooks/several", hubPush("shop/web", "v5"), []string{"Authorization", bearer}, 401, "wrong or missing credentials for source several"},
+		{"none of several", "POST", "/hooks/several?token=" + token, `{"image":"shop/web:v5"}`, []string{"Authorization", bearer}, 401, "wrong or missing credentials for source several"},
+		{"from elsewhere", "POST", "/hooks/office?token=" + token, hubPush("shop/web", "v1"), nil, 401, "wrong or missing credentials for source office"},
+		{"from elsewhere, as it says itself from there", "POST", "/hooks/office?token=" + token, hubPush("shop/web", "v1"), []string{"X-Forwarded-For", "203.0.113.7"}, 401, "wrong or missing credentials for source office"},
 		{"handshake without credentials", "POST", "/hooks/grid", gridValidation, nil, 401, "wrong or missing credentials"},
 
 		{"unknown source", "POST", "/hooks/nobody", hubPush("shop/web", "v1"), nil, 404, "there is no such source"},
@@ -160,6 +177,50 @@ func TestOptionsHandshake(t *testing.T) {
 	}
 }
 
+// Who is believed about where a request is from, end to end.
+func TestFrom(t *testing.T) {
+	s := newStation(t)
+	for i, tt := range []struct {
+		connection string
+		forwarded  []string
+		status     int
+	}{
+		{"203.0.113.7:1234", nil, 202},
+		{"[::ffff:203.0.113.7]:1234", nil, 202},
+		{"[2001:db8::7]:1234", nil, 202},
+		{"198.51.100.1:1234", nil, 401},
+		{"[2001:db8::8]:1234", nil, 401},
+		{"10.1.2.3:1234", nil, 401}, // the proxy itself
+		{"10.1.2.3:1234", []string{"203.0.113.7"}, 202},
+		{"10.1.2.3:1234", []string{"203.0.113.7, 10.9.9.9"}, 202},
+		{"10.1.2.3:1234", []string{"203.0.113.7", "10.9.9.9"}, 202},
+		{"10.1.2.3:1234", []string{"203.0.113.7, 198.51.100.1"}, 401},           // written by the sender
+		{"10.1.2.3:1234", []string{"203.0.113.7", "198.51.100.1"}, 401},         // in a header of its own
+		{"10.1.2.3:1234", []string{"203.0.113.7, 10.9.9.9, 198.51.100.1"}, 401}, // as if by a proxy
+		{"198.51.100.1:1234", []string{"203.0.113.7"}, 401},                     // past the proxy
+		{"198.51.100.1:1234", []string{"203.0.113.7, 10.1.2.3"}, 401},
+		{"10.1.2.3:1234", []string{"203.0.113.7, somebody"}, 401},
+		{"@", nil, 401},
+	} {
+		r := httptest.NewRequest(http.MethodPost, "/hooks/office?token="+token, strings.NewReader(hubPush("shop/web", fmt.Sprint("v", i))))
+		r.RemoteAddr = tt.connection
+		r.Header["X-Forwarded-For"] = tt.forwarded
+		r.Header.Set("X-Real-Ip", "203.0.113.7")
+		r.Header.Set("Forwarded", "for=203.0.113.7")
+		w := httptest.NewRecorder()
+		s.hooks.ServeHTTP(w, r)
+		if w.Code != tt.status {
+			t.Errorf("%s %q: %d %s, want %d", tt.connection, tt.forwarded, w.Code, w.Body, tt.status)
+		}
+		if w.Code == http.StatusUnauthorized && strings.Contains(w.Body.String(), "203.0.113") {
+			t.Errorf("the answer tells which addresses are let in: %s", w.Body)
+		}
+	}
+	if want := "from=198.51.100.1"; !strings.Contains(s.log.String(), want) {
+		t.Errorf("the log does not tell who was refused:\n%s", s.log)
+	}
+}
+
 func TestValidationHandshakeIsExactly(t *testing.T) {
 	s := newStation(t)
 	w := s.post("/hooks/grid?token="+token, gridValidation)
@@ -224,6 +285,174 @@ func TestSecretFileThatVanishes(t *testing.T) {
 	}
 	if w := send("v3"); w.Code != http.StatusUnauthorized {
 		t.Errorf("the old token after a rotation: %d", w.Code)
+	}
+}
+
+// wire answers requests to the rest of the world.
+type wire func(*http.Request) (*http.Response, error)
+
+func (w wire) RoundTrip(r *http.Request) (*http.Response, error) { return w(r) }
+
+// Whatever credentials are checked by: what they are checked with may be away.
+func TestCredentialsThatCannotBeChecked(t *testing.T) {
+	s := newStation(t)
+	s.client = &http.Client{Transport: wire(func(*http.Request) (*http.Response, error) { return nil, errors.New("no route to anybody") })}
+	ca := s.path("ca.pem")
+	ours := newAuthority(t)
+	ours.write(ca)
+	s.more = `
+identity: {type: google-gar, auth: {oidc: {issuer: 'https://id.example', audience: a, subject: s}}}
+topic: {type: aws-ecr, auth: {sns: {topics: ['` + snsTopic + `']}}}
+mutual: {type: dockerhub, auth: {certificate: {ca: '` + ca + `'}}}
+either: {type: dockerhub, auth: [{token: {env: TEST_TOKEN}}, {token: {file: 'SECRETFILE'}, header: X-Dock}]}
+auto: {type: auto, senders: {dockerhub: {auth: {token: {file: 'SECRETFILE'}, header: X-Dock}}}}
+`
+	s.use(s.store)
+	for _, file := range []string{"ca.pem", "secret"} {
+		if err := os.Remove(s.path(file)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	client := ours.client("registry.example.com")
+	for target, want := range map[string]string{
+		"/hooks/identity":              "no route to anybody",
+		"/hooks/topic":                 "no route to anybody",
+		"/hooks/mutual":                "ca.pem: no such file",
+		"/hooks/either":                "secret: no such file",
+		"/hooks/auto":                  "secret: no such file",
+		"/hooks/either?token=" + token: "",
+	} {
+		body := hubPush("shop/web", "v1")
+		if target == "/hooks/topic" {
+			body = newSNSSigner(t).sign(snsMessage("Notification"))
+		}
+		r := httptest.NewRequest(http.MethodPost, target, strings.NewReader(body))
+		r.Header.Set("Authorization", "Bearer x.y.z")
+		r.Header.Set("X-Dock", token)
+		r.TLS = &tls.ConnectionState{PeerCertificates: client.chain}
+		w := httptest.NewRecorder()
+		s.hooks.ServeHTTP(w, r)
+		if want == "" {
+			if w.Code != http.StatusAccepted {
+				t.Errorf("%s: %d %s", target, w.Code, w.Body)
+			}
+			continue
+		}
+		if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "5" ||
+			got != `{"error":"the credentials of this source cannot be checked now; nothing of this delivery was kept, send it again"}` {
+			t.Errorf("%s: %d, Retry-After %q, %s", target, w.Code, w.Header().Get("Retry-After"), got)
+		}
+		if !strings.Contains(s.log.String(), want) {
+			t.Errorf("%s: the log does not say why:\n%s", target, s.log)
+		}
+	}
+}
+
+const snsTopic = "arn:aws:sns:eu-west-1:210987654321:pushes"
+
+func snsMessage(kind string) map[string]string {
+	m := map[string]string{
+		"Type": kind, "MessageId": "5b0c1f7e-93d2-5a4b-9c86-1f2e3d4c5b6a", "TopicArn": snsTopic, "Message": "ahoy",
+		"Timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), "SignatureVersion": "2",
+		"SigningCertURL": "https://sns.eu-west-1.amazonaws.com/SimpleNotificationService-0123.pem",
+	}
+	if kind != "Notification" {
+		m["Token"], m["SubscribeURL"] = "51b2ff3e", "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&Token=51b2ff3e"
+	}
+	return m
+}
+
+// snsSigner stands in for SNS.
+type snsSigner struct {
+	t    *testing.T
+	key  *rsa.PrivateKey
+	file []byte // its certificate
+}
+
+func newSNSSigner(t *testing.T) *snsSigner {
+	t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"sns.amazonaws.com"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &snsSigner{t, key, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+}
+
+func (s *snsSigner) sign(m map[string]string) string {
+	s.t.Helper()
+	var text strings.Builder
+	for _, name := range []string{"Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"} {
+		if v, ok := m[name]; ok {
+			text.WriteString(name + "\n" + v + "\n")
+		}
+	}
+	sum := sha256.Sum256([]byte(text.String()))
+	signature, err := rsa.SignPKCS1v15(nil, s.key, crypto.SHA256, sum[:])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	m["Signature"] = base64.StdEncoding.EncodeToString(signature)
+	body, err := json.Marshal(m)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(body)
+}
+
+// A subscription is confirmed when SNS itself asked for it, and by nobody else.
+func TestSubscription(t *testing.T) {
+	signer := newSNSSigner(t)
+	signed, unsigned := signer.sign(snsMessage("SubscriptionConfirmation")), newSNSSigner(t).sign(snsMessage("SubscriptionConfirmation"))
+	const unproven = "not confirmed, since nothing proves that the vendor itself sent this"
+	for _, tt := range []struct {
+		name, target, body string
+		answer             int // of SNS
+		status             int
+		want               string
+		visits             int
+	}{
+		{"by token", "/hooks/bytoken?token=" + token, unsigned, 200, 200, `{"delivery":"","events":[],"ignored":[{"reason":"` + unproven, 0},
+		{"by token, though signed", "/hooks/bytoken?token=" + token, signed, 200, 200, unproven, 0},
+		{"by token, wrong", "/hooks/bytoken?token=x", signed, 200, 401, "wrong or missing credentials", 0},
+		{"signed", "/hooks/bysns", signed, 200, 200, "", 1},
+		{"signed by another", "/hooks/bysns", unsigned, 200, 401, "wrong or missing credentials", 0},
+		{"signed, SNS broken", "/hooks/bysns", signed, 500, 503, "the address that confirms the endpoint cannot be visited now", 1},
+		{"signed, SNS refuses", "/hooks/bysns", signed, 403, 503, "the address that confirms the endpoint cannot be visited now", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			visits := 0
+			s := newStation(t)
+			s.client = &http.Client{Transport: wire(func(r *http.Request) (*http.Response, error) {
+				w := httptest.NewRecorder()
+				if strings.HasSuffix(r.URL.Path, ".pem") {
+					_, _ = w.Write(signer.file)
+				} else {
+					visits++
+					w.WriteHeader(tt.answer)
+				}
+				return w.Result(), nil
+			})}
+			s.more = "bytoken: {type: aws-ecr, auth: {token: {env: TEST_TOKEN}}}\nbysns: {type: aws-ecr, auth: {sns: {topics: ['" + snsTopic + "']}}}\n"
+			s.use(s.store)
+			w := s.post(tt.target, tt.body, "Content-Type", "text/plain; charset=UTF-8", "X-Amz-Sns-Message-Type", "SubscriptionConfirmation")
+			if w.Code != tt.status || !strings.Contains(w.Body.String(), tt.want) || visits != tt.visits {
+				t.Errorf("%d %s after %d visits", w.Code, w.Body, visits)
+			}
+			if got := w.Header().Get("Retry-After"); (got != "") != (tt.status == 503) {
+				t.Errorf("Retry-After %q", got)
+			}
+			if runs := s.get("/api/v1/events").Body.String(); !strings.Contains(runs, `"events":[]`) || strings.Contains(s.onDisk(), "51b2ff3e") {
+				t.Errorf("a handshake is no delivery, and was kept as one: %s", runs)
+			}
+			if confirmable := strings.Contains(s.log.String(), "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription"); confirmable != strings.Contains(tt.want, unproven) {
+				t.Errorf("the log is no help to who must confirm it by hand:\n%s", s.log)
+			}
+		})
 	}
 }
 

@@ -5,11 +5,13 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -38,8 +40,10 @@ type Config struct {
 	Match   func(e trigger.Event, now time.Time) ([]trigger.Run, string)
 	Store   Store
 	MaxBody int64
-	Log     *slog.Logger
-	Metrics *prometheus.Registry
+	// TrustedProxies are believed when they say whom they forward for.
+	TrustedProxies []netip.Prefix
+	Log            *slog.Logger
+	Metrics        *prometheus.Registry
 }
 
 // Server answers requests. Hooks and Admin give its two sides.
@@ -101,10 +105,10 @@ func (s *Server) errors(r *mux.Router, allow string) {
 }
 
 // Serve answers on a listener until ctx ends, and then lets the requests in
-// the middle finish.
-func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
+// the middle finish. Without a TLS configuration it speaks plain HTTP.
+func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Config) error {
 	srv := &http.Server{
-		Handler: h, MaxHeaderBytes: maxHeader,
+		Handler: h, TLSConfig: secure, MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 	}
 	stopped := make(chan error, 1)
@@ -114,7 +118,11 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 		defer cancel()
 		stopped <- srv.Shutdown(limit)
 	}()
-	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve := srv.Serve
+	if secure != nil {
+		serve = func(l net.Listener) error { return srv.ServeTLS(l, "", "") }
+	}
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return <-stopped

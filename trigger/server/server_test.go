@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,8 +31,10 @@ registry: {type: distribution, auth: {bearer: {env: TEST_TOKEN}}}
 signed: {type: dockerhub, auth: {hmac: {secret: {env: TEST_TOKEN}, header: X-Dock-Sum}}}
 custom: {type: dockerhub, auth: {token: {env: TEST_TOKEN}, header: X-Dock}}
 grid: {type: azure-eventgrid, auth: {token: {env: TEST_TOKEN}}}
-rotating: {type: dockerhub, auth: {token: {file: SECRETFILE}}}
+rotating: {type: dockerhub, auth: {token: {file: 'SECRETFILE'}}}
 open: {type: dockerhub, auth: none}
+office: {type: dockerhub, auth: {token: {env: TEST_TOKEN}}, from: [203.0.113.0/24, '2001:db8::7']}
+several: {type: auto, senders: {dockerhub: {auth: {token: {env: TEST_TOKEN}}}, distribution: {auth: {bearer: {env: TEST_TOKEN}}}, azure-eventgrid: {auth: none}}}
 `
 
 const token = "hunter2-the-secret"
@@ -45,6 +48,9 @@ type station struct {
 	hooks http.Handler
 	admin http.Handler
 	log   *buffer
+
+	more   string       // sources besides the usual ones
+	client *http.Client // what sources reach the rest of the world by
 }
 
 // match makes one run for each push of a repository that begins with shop/,
@@ -86,17 +92,17 @@ func (s *station) path(name string) string { return filepath.Join(s.dir, name) }
 
 // use makes the two sides of the server on a store.
 func (s *station) use(st Store) {
-	n, err := strictyaml.Parse("sources", strings.NewReader(strings.ReplaceAll(sources, "SECRETFILE", s.path("secret"))))
+	n, err := strictyaml.Parse("sources", strings.NewReader(strings.ReplaceAll(sources+s.more, "SECRETFILE", s.path("secret"))))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	c := Config{
 		Sources: map[string]*source.Source{}, Match: match, Store: st, MaxBody: 10_000,
 		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: prometheus.NewRegistry(),
+		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
 	}
 	for _, name := range n.Keys() {
-		c.Sources[name] = source.Load(name, n.Key(name))
+		c.Sources[name] = source.Load(name, n.Key(name), source.Outside{Client: s.client})
 	}
 	if err := n.Err(); err != nil {
 		s.t.Fatal(err)
@@ -231,7 +237,7 @@ func TestServeFinishesWhatIsInTheMiddle(t *testing.T) {
 			inside <- true
 			<-goOn
 			_, _ = io.WriteString(w, "done") // the client checks it
-		}))
+		}), nil)
 	}()
 	answered := make(chan string, 1)
 	go func() {
@@ -264,7 +270,7 @@ func TestServeReportsABrokenListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := Serve(t.Context(), l, http.NotFoundHandler()); err == nil {
+	if err := Serve(t.Context(), l, http.NotFoundHandler(), nil); err == nil {
 		t.Error("no error")
 	}
 }

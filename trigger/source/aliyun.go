@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -133,4 +134,45 @@ func aliyunHost(before, region, after string) string {
 		return ""
 	}
 	return host(before + region + after)
+}
+
+// recogniseAliyun tells triggers from Docker Hub's webhook, whose form they
+// were made after, and the events of EventBridge by their source.
+func recogniseAliyun(l look) bool {
+	if l.has("specversion") {
+		return strings.HasPrefix(l.text("source"), "acs.") || l.has("aliyunaccountid") || l.has("aliyuneventbusname")
+	}
+	if l.list || !l.has("push_data", "repository") {
+		return false
+	}
+	r := l.inner("repository")
+	return r.has("repo_full_name") || r.has("region") || r.has("repo_origin_type") || l.inner("push_data").has("digest")
+}
+
+var aliyunRegistry = regexp.MustCompile(`\.([a-z0-9-]+)(?:\.cr)?\.aliyuncs\.com$`)
+
+func sampleAliyun(img trigger.Image, at time.Time) (http.Header, []byte) {
+	region := "cn-hangzhou"
+	if m := aliyunRegistry.FindStringSubmatch(img.Registry); m != nil {
+		region = m[1]
+	}
+	namespace, name, _ := strings.Cut(img.Repository, "/")
+	body, _ := json.Marshal(map[string]any{
+		"push_data": map[string]string{
+			"digest":    cmp.Or(img.Digest, inventDigest()),
+			"pushed_at": at.In(chinaTime).Format(time.DateTime),
+			"tag":       img.Tag,
+		},
+		"repository": map[string]string{
+			"date_created":             at.Add(-90 * 24 * time.Hour).In(chinaTime).Format(time.DateTime),
+			"name":                     name,
+			"namespace":                namespace,
+			"region":                   region,
+			"repo_authentication_type": "NO_CERTIFIED",
+			"repo_full_name":           img.Repository,
+			"repo_origin_type":         "NO_CERTIFIED",
+			"repo_type":                "PRIVATE",
+		},
+	})
+	return http.Header{"Content-Type": {"application/json"}}, body
 }

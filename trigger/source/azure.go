@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -150,6 +151,58 @@ func (g gridEvent) loginServer() string {
 	return ""
 }
 
+// recogniseEventGrid knows the Event Grid schema, whatever the event, and
+// CloudEvents that are of the registry or of Event Grid itself.
+func recogniseEventGrid(l look) bool {
+	if !l.has("specversion") {
+		return l.has("eventType", "data") || l.header.Get("aeg-event-type") != ""
+	}
+	t, source := l.text("type"), strings.ToLower(l.text("source"))
+	return strings.HasPrefix(t, "Microsoft.ContainerRegistry.") || strings.HasPrefix(t, "Microsoft.EventGrid.") ||
+		strings.Contains(source, "/microsoft.containerregistry/")
+}
+
+func sampleEventGrid(img trigger.Image, at time.Time) (http.Header, []byte) {
+	login := cmp.Or(img.Registry, "dockyard.azurecr.io")
+	name, _, _ := strings.Cut(login, ".")
+	subject := img.Repository
+	target := map[string]any{
+		"mediaType":  "application/vnd.oci.image.manifest.v1+json",
+		"size":       1487,
+		"digest":     cmp.Or(img.Digest, inventDigest()),
+		"length":     1487,
+		"repository": img.Repository,
+	}
+	if img.Tag != "" {
+		subject += ":" + img.Tag
+		target["tag"] = img.Tag
+	}
+	body, _ := json.Marshal([]any{map[string]any{
+		"id":        inventUUID(),
+		"topic":     "/subscriptions/" + inventUUID() + "/resourceGroups/harbour/providers/Microsoft.ContainerRegistry/registries/" + name,
+		"subject":   subject,
+		"eventType": "Microsoft.ContainerRegistry.ImagePushed",
+		"data": map[string]any{
+			"id":        inventUUID(),
+			"timestamp": at.UTC(),
+			"action":    "push",
+			"location":  "westeurope",
+			"target":    target,
+			"request":   map[string]any{"id": inventUUID(), "host": login, "method": "PUT", "useragent": "docker/29.1.3"},
+		},
+		"dataVersion":     "1.0",
+		"metadataVersion": "1",
+		"eventTime":       at.UTC(),
+	}})
+	h := http.Header{"Content-Type": {"application/json; charset=utf-8"}}
+	h.Set("aeg-event-type", "Notification")
+	h.Set("aeg-subscription-name", "DOCKBELL")
+	h.Set("aeg-delivery-count", "0")
+	h.Set("aeg-data-version", "1.0")
+	h.Set("aeg-metadata-version", "1")
+	return h, body
+}
+
 // eventGridHandshake answers the validation of a new subscription (Azure
 // Event Grid, "Endpoint validation with Event Grid event schema"): Event Grid
 // takes 200 and nothing else. The validationUrl beside the code is for people;
@@ -174,27 +227,4 @@ func eventGridHandshake(h http.Header, body []byte) *Reply {
 		return nil
 	}
 	return &Reply{Status: http.StatusOK, Header: http.Header{"Content-Type": {"application/json"}}, Body: answer}
-}
-
-var (
-	originGrammar = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?$`)
-	rateGrammar   = regexp.MustCompile(`^[1-9][0-9]{0,8}$`)
-)
-
-// eventGridOptions grants a sender of CloudEvents leave to deliver (CloudEvents
-// "HTTP 1.1 Web Hooks for Event Delivery", section "Abuse Protection"). It
-// grants nothing to who does not say its name; WebHook-Request-Callback is
-// never fetched.
-func eventGridOptions(h http.Header) *Reply {
-	reply := &Reply{Status: http.StatusOK, Header: http.Header{"Allow": {"POST, OPTIONS"}}}
-	origin, rate := h.Get("WebHook-Request-Origin"), h.Get("WebHook-Request-Rate")
-	if !originGrammar.MatchString(origin) {
-		return reply
-	}
-	if !rateGrammar.MatchString(rate) {
-		rate = "*"
-	}
-	reply.Header.Set("WebHook-Allowed-Origin", origin)
-	reply.Header.Set("WebHook-Allowed-Rate", rate)
-	return reply
 }

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -101,6 +102,38 @@ func TestNotEventGrid(t *testing.T) {
 		"native webhook": `{"id": "1", "action": "push", "target": {"repository": "a", "tag": "1"}, "request": {"host": "dockyard.azurecr.io"}}`,
 		"data no object": `[{"eventType": "ImagePushed", "data": "x"}]`,
 	})
+}
+
+func TestRecogniseEventGrid(t *testing.T) {
+	for name, d := range cases(t, "azure-eventgrid") {
+		l := glance(d.header, d.body)
+		if string(bytes.TrimSpace(d.body)) != "[]" && !recogniseEventGrid(l) {
+			t.Errorf("%s is not recognised", name)
+		}
+		// Without a body there is still the header.
+		l = glance(http.Header{"Aeg-Event-Type": {"Notification"}}, []byte("[]"))
+		if !recogniseEventGrid(l) {
+			t.Error("the header is not recognised")
+		}
+	}
+	for name, body := range map[string]string{
+		"native webhook":     `{"id": "1", "action": "push", "target": {"repository": "a", "tag": "1"}, "request": {"host": "dockyard.azurecr.io"}}`,
+		"another CloudEvent": `{"specversion": "1.0", "type": "com.dockyard.pushed", "source": "/microsoft", "id": "1", "data": {}}`,
+		"empty":              ``,
+	} {
+		if recogniseEventGrid(glance(http.Header{}, []byte(body))) {
+			t.Errorf("%s is recognised", name)
+		}
+	}
+	custom := glance(http.Header{"Aeg-Event-Type": {"Notification"}}, []byte(`{"specversion": "1.0", "type": "com.dockyard.pushed", "source": "x", "id": "1"}`))
+	if recogniseEventGrid(custom) {
+		t.Error("somebody's own event, routed by Event Grid, is recognised")
+	}
+}
+
+func TestSampleEventGrid(t *testing.T) {
+	roundTrip(t, "azure-eventgrid", "")
+	roundTrip(t, "azure-eventgrid", "harbour.azurecr.cn")
 }
 
 func FuzzParseEventGrid(f *testing.F) { fuzzParse(f, "azure-eventgrid") }

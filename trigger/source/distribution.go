@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -137,4 +138,63 @@ func (d distributionEvent) host() string {
 		fromURL = u.Host
 	}
 	return host(d.Request.Host, fromURL)
+}
+
+// eventsMediaType is followed by the version and +json.
+const eventsMediaType = "application/vnd.docker.distribution.events."
+
+// recogniseDistribution knows the envelope. An older Harbor has one, too, but
+// names the type of the events beside it.
+func recogniseDistribution(l look) bool {
+	if l.list || l.has("event_type") {
+		return false
+	}
+	if strings.HasPrefix(bare(l.header.Get("Content-Type")), eventsMediaType) {
+		return true
+	}
+	var events []map[string]json.RawMessage
+	if !l.has("events") || json.Unmarshal(l.keys["events"], &events) != nil {
+		return false
+	}
+	return len(events) == 0 || events[0]["action"] != nil
+}
+
+func sampleDistribution(img trigger.Image, at time.Time) (http.Header, []byte) {
+	return distributionSample(img, at, map[string]string{"name": "crane"}, "v2")
+}
+
+// distributionSample is a push by an actor, under a version of the media type.
+func distributionSample(img trigger.Image, at time.Time, actor map[string]string, version string) (http.Header, []byte) {
+	registry := cmp.Or(img.Registry, "registry.example.com")
+	digest := cmp.Or(img.Digest, inventDigest())
+	target := map[string]any{
+		"mediaType":  "application/vnd.oci.image.index.v1+json",
+		"digest":     digest,
+		"size":       856,
+		"length":     856,
+		"repository": img.Repository,
+		"url":        "https://" + registry + "/v2/" + img.Repository + "/manifests/" + digest,
+	}
+	if img.Tag != "" {
+		target["tag"] = img.Tag
+	}
+	body, _ := json.Marshal(map[string]any{"events": []any{map[string]any{
+		"id":        inventUUID(),
+		"timestamp": at.UTC().Format(time.RFC3339Nano),
+		"action":    "push",
+		"target":    target,
+		"request": map[string]string{
+			"id":        inventUUID(),
+			"addr":      "192.0.2.7:41000",
+			"host":      registry,
+			"method":    "PUT",
+			"useragent": "buildkit/v0.22",
+		},
+		"actor":  actor,
+		"source": map[string]string{"addr": "registry-0:5000", "instanceID": inventUUID()},
+	}}})
+	return http.Header{
+		"Content-Type": {eventsMediaType + version + "+json"},
+		"User-Agent":   {"Go-http-client/1.1"},
+	}, body
 }

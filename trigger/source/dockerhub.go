@@ -2,6 +2,7 @@ package source
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -122,4 +123,45 @@ func literalBackslashes(body []byte) []byte {
 		}
 	}
 	return out.Bytes()
+}
+
+// recogniseDockerHub knows the form of Docker Hub's webhook where it is not
+// from Alibaba Cloud, which has borrowed it.
+func recogniseDockerHub(l look) bool {
+	return !l.list && l.has("push_data", "repository") && !l.has("specversion") && !recogniseAliyun(l)
+}
+
+func sampleDockerHub(img trigger.Image, at time.Time) (http.Header, []byte) {
+	namespace, name, ok := strings.Cut(img.Repository, "/")
+	if !ok {
+		namespace, name = "library", img.Repository
+	}
+	body, _ := json.Marshal(map[string]any{
+		"callback_url": "https://registry.hub.docker.com/u/" + img.Repository + "/hook/" + inventUUID() + "/",
+		"push_data": map[string]any{
+			"images":     []string{},
+			"media_type": "application/vnd.oci.image.config.v1+json",
+			"pushed_at":  at.Unix(),
+			"pusher":     "pilot",
+			"tag":        cmp.Or(img.Tag, "latest"), // there is no push without one
+		},
+		"repository": map[string]any{
+			"comment_count":    0,
+			"date_created":     at.Add(-90 * 24 * time.Hour).Unix(),
+			"description":      "",
+			"dockerfile":       "",
+			"full_description": "",
+			"is_official":      namespace == "library",
+			"is_private":       true,
+			"is_trusted":       false,
+			"name":             name,
+			"namespace":        namespace,
+			"owner":            namespace,
+			"repo_name":        img.Repository,
+			"repo_url":         "https://hub.docker.com/r/" + img.Repository,
+			"star_count":       0,
+			"status":           "Active",
+		},
+	})
+	return http.Header{"Content-Type": {"application/json"}, "User-Agent": {"Go-http-client/1.1"}}, body
 }

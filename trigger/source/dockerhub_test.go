@@ -2,6 +2,7 @@ package source
 
 import (
 	"encoding/json"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,31 @@ func TestNotDockerHub(t *testing.T) {
 		"bad \\u":        `{"push_data": {"tag": "1", "pusher": "\uZZZZ"}, "repository": {"repo_name": "a/b"}}`,
 		"cut in escape":  `{"push_data": {"tag": "\`,
 	})
+}
+
+// Alibaba Cloud has borrowed the form.
+func TestRecogniseDockerHubAndAliyun(t *testing.T) {
+	tests := map[string]string{
+		`{"push_data": {"tag": "1"}, "repository": {"repo_name": "a/b"}}`:                       "dockerhub",
+		`{"callback_url": "", "push_data": {}, "repository": {"repo_url": "\]"}}`:               "dockerhub",
+		`{"push_data": {"tag": "1"}, "repository": {"repo_full_name": "a/b"}}`:                  "aliyun",
+		`{"push_data": {"tag": "1", "digest": "x"}, "repository": {"name": "b"}}`:               "aliyun",
+		`{"push_data": {}, "repository": {"region": "cn-hangzhou"}}`:                            "aliyun",
+		`{"specversion": "1.0", "source": "acs.cr", "type": "cr:Artifact:ScanCompleted"}`:       "aliyun",
+		`{"specversion": "1.0", "source": "x", "aliyuneventbusname": "default", "type": "y"}`:   "aliyun",
+		`{"specversion": "1.0", "source": "x", "type": "y", "push_data": {}, "repository": {}}`: "",
+		`{"push_data": {"tag": "1"}}`:               "",
+		`[{"push_data": {}, "repository": {}}]`:     "",
+		`{"repository": {"repo_full_name": "a/b"}}`: "",
+	}
+	for body, want := range tests {
+		l := glance(http.Header{}, []byte(body))
+		for kind, recognise := range map[string]func(look) bool{"dockerhub": recogniseDockerHub, "aliyun": recogniseAliyun} {
+			if got := recognise(l); got != (kind == want) {
+				t.Errorf("%s recognises %s: %v", kind, body, got)
+			}
+		}
+	}
 }
 
 func FuzzParseDockerHub(f *testing.F) { fuzzParse(f, "dockerhub") }

@@ -29,7 +29,7 @@ func load(t testing.TB, text string) (*Source, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := Load("dock", n)
+	s := Load("dock", n, Outside{})
 	if (s == nil) == (n.Err() == nil) {
 		t.Fatalf("Load gave %v with faults %v", s, n.Err())
 	}
@@ -236,9 +236,19 @@ func TestConfiguredRegistry(t *testing.T) {
 		}
 	}
 
+	n, err := strictyaml.Parse("f", strings.NewReader("{type: distribution, auth: none}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aliased := Load("dock", n, Outside{Aliases: trigger.Aliases{"registry:5000": "registry.example.com"}})
+	events, err := aliased.Parse(nil, []byte(`{"events": [{"action": "push", "target": {"repository": "barge", "tag": "1"}, "request": {"host": "REGISTRY:5000"}}]}`))
+	if err != nil || events[0].String() != "registry.example.com/barge:1" {
+		t.Errorf("by an alias: got %v, %v", events, err)
+	}
+
 	// A name without a namespace gets its own on Docker Hub only.
 	s := mustLoad(t, "{type: distribution, auth: none, registry: docker.io}")
-	events, err := s.Parse(nil, []byte(`{"events": [{"action": "push", "target": {"repository": "barge", "tag": "1"}}, {"action": "pull"}]}`))
+	events, err = s.Parse(nil, []byte(`{"events": [{"action": "push", "target": {"repository": "barge", "tag": "1"}}, {"action": "pull"}]}`))
 	if err != nil || events[0].String() != "docker.io/library/barge:1" {
 		t.Errorf("got %v, %v", events, err)
 	}

@@ -61,12 +61,13 @@ func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigge
 
 func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.ReceiptEvent, error) {
 	e := p.Event
-	id, err := w.insert(`INSERT INTO events (delivery_id, source, sender_id, action, registry, repository, tag, digest, media_type, actor, occurred_at, received_at, reason)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		delivery, e.Source, e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Actor, nanos(e.OccurredAt), nanos(e.ReceivedAt), p.Reason)
+	id, err := w.insert(`INSERT INTO events (delivery_id, source, sender_id, action, registry, repository, tag, digest, media_type, actor, occurred_at, received_at, reason, observed)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		delivery, e.Source, e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Actor, nanos(e.OccurredAt), nanos(e.ReceivedAt), p.Reason, e.Observed)
 	if err != nil {
 		return trigger.ReceiptEvent{}, err
 	}
+	w.observes = w.observes || e.Observed
 	accepted := trigger.ReceiptEvent{ID: id, Runs: make([]trigger.Admitted, len(p.Runs))}
 	followed, live := false, false
 	for _, r := range p.Runs {
@@ -108,6 +109,9 @@ func (w *writer) admit(r trigger.Run) (trigger.Admitted, trigger.State, error) {
 	r.State = cmp.Or(r.State, trigger.Waiting)
 	key := dedupeKey(r)
 	if before, err := w.duplicate(key); err != nil || before != 0 {
+		return already(before), "", err
+	}
+	if before, err := w.twin(r); err != nil || before != 0 {
 		return already(before), "", err
 	}
 	if r.State == trigger.Waiting && !r.After {
@@ -197,6 +201,53 @@ func (w *writer) duplicate(key any) (id int64, err error) {
 	}
 	if state == trigger.Failed {
 		return 0, w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", id)
+	}
+	return id, nil
+}
+
+// twinTime is for how long a sender that tells no digest may come after a
+// poller with the same push.
+const twinTime = 10 * time.Minute
+
+// twin finds the run that was made for the same push when it was first heard
+// of in the other way: told by a sender, or found by a poller. A push is known
+// by its tag and digest. Where the sender tells no digest, what a poller finds
+// next under the tag is what the sender told, and the other way round.
+func (w *writer) twin(r trigger.Run) (id int64, err error) {
+	e := r.Event
+	if r.After || !w.observes {
+		return 0, nil
+	}
+	if !e.Observed {
+		const looked = "SELECT 1 FROM events WHERE repository = ? AND tag = ? AND observed = 1 LIMIT 1"
+		if ok, err := w.row(looked, []any{e.Repository, e.Tag}, new(int)); !ok {
+			return 0, err
+		}
+	}
+	var event, received int64
+	var digest string
+	var observed bool
+	const newest = `SELECT r.id, e.id, e.digest, e.observed, e.received_at FROM runs r JOIN events e ON e.id = r.event_id
+		WHERE r.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
+		ORDER BY r.id DESC LIMIT 1`
+	if ok, err := w.row(newest, []any{e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &id, &event, &digest, &observed, &received); !ok {
+		return 0, err
+	}
+	switch {
+	case observed && !e.Observed && e.Digest == "":
+		if e.ReceivedAt.Sub(timeOf(received)) > twinTime {
+			return 0, nil
+		}
+	case !observed && e.Observed && digest == "":
+	case (observed || e.Observed) && e.Digest == digest:
+		return id, nil
+	default:
+		return 0, nil
+	}
+	// Each has one twin: another event of the same way was that.
+	const others = "SELECT 1 FROM events WHERE repository = ? AND id > ? AND id < ? AND registry = ? AND tag = ? AND action = ? AND observed = ? LIMIT 1"
+	if taken, err := w.row(others, []any{e.Repository, event, r.EventID, e.Registry, e.Tag, e.Action, e.Observed}, new(int)); taken || err != nil {
+		return 0, err
 	}
 	return id, nil
 }

@@ -152,7 +152,7 @@ func TestPlans(t *testing.T) {
 	// A year's history: nearly all succeeded, few live.
 	for _, q := range []string{
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-		 INSERT INTO events SELECT 1000 + i, 1, 'hub', 'id' || i, 'push', 'r.example', 'shop/web' || (i % 50), 'v1', 'd' || i, '', '', i, i, '' FROM n`,
+		 INSERT INTO events SELECT 1000 + i, 1, 'hub', 'id' || i, 'push', 'r.example', 'shop/web' || (i % 50), 'v1', 'd' || i, '', '', i, i, '', 0 FROM n`,
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
 		 INSERT INTO runs SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'shop/web' || (i % 50), 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
 			CASE WHEN i > 4950 THEN 'waiting' WHEN i % 30 = 0 THEN 'failed' ELSE 'succeeded' END, '', 1, i, i, i, i, randomblob(16),
@@ -311,7 +311,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"sqlite:", `store "sqlite:": must be sqlite:PATH`},
 		{"postgres://x", `store "postgres://x": must be sqlite:PATH`},
 		{"sqlite:" + path("used"), "store " + path("used") + ": another dockbell is using it; stop that one, or give this one a store of its own"},
-		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 1; run the newer dockbell"},
+		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 2; run the newer dockbell"},
 		{"sqlite:" + path("foreign"), "store " + path("foreign") + ": it is a database of another program"},
 		{"sqlite:" + path("corrupt"), "store " + path("corrupt") + ": file is not a database (26)"},
 		{"sqlite:" + path("cut"), "store " + path("cut") + ": database disk image is malformed (11)"},

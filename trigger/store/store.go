@@ -7,7 +7,7 @@ package store
 import (
 	"context"
 	"database/sql"
-	_ "embed"
+	"embed"
 	"errors"
 	"fmt"
 	"net/url"
@@ -20,11 +20,14 @@ import (
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
 
-//go:embed schema.sql
-var schema string
+// schemas are the steps from an empty file to the schema of today, 1.sql first.
+// A step that has been released is never changed.
+//
+//go:embed schema/*.sql
+var schemas embed.FS
 
 // version is the schema's, kept in the file as user_version.
-const version = 1
+const version = 2
 
 // Readers are separate connections: a list never waits for the writer.
 const readers = 4
@@ -147,28 +150,40 @@ func migrate(ctx context.Context, db *sql.DB) error {
 	if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
 		return err
 	}
-	switch {
-	case have == version:
-		return nil
-	case have > version:
+	if have > version {
 		return fmt.Errorf("it has schema version %d and this dockbell knows up to %d; run the newer dockbell", have, version)
 	}
 	var tables int
 	if err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
 		return err
 	}
-	if tables > 0 {
+	if have == 0 && tables > 0 {
 		return errors.New("it is a database of another program")
+	}
+	for have < version {
+		have++
+		if err := step(ctx, db, have); err != nil {
+			return fmt.Errorf("to schema version %d: %w", have, err)
+		}
+	}
+	return nil
+}
+
+// step takes a database to a version from the one before, or leaves it there.
+func step(ctx context.Context, db *sql.DB, to int) error {
+	schema, err := schemas.ReadFile(fmt.Sprintf("schema/%d.sql", to))
+	if err != nil {
+		return err
 	}
 	tx, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
 	defer tx.Rollback()
-	if _, err := tx.ExecContext(ctx, schema); err != nil {
+	if _, err := tx.ExecContext(ctx, string(schema)); err != nil {
 		return err
 	}
-	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", version)); err != nil {
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", to)); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -24,6 +24,8 @@ type writer struct {
 
 	stmts map[string]*sql.Stmt
 	due   bool // something in this transaction may have become due
+
+	observes bool // there are events that pollers found
 }
 
 // op is one operation. It may be carried out twice, when another one of its
@@ -43,6 +45,9 @@ func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	w := &writer{
 		conn: conn, ops: make(chan *op), stmts: map[string]*sql.Stmt{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM events WHERE observed = 1)").Scan(&w.observes); err != nil {
+		return nil, errors.Join(err, conn.Close())
 	}
 	go w.loop()
 	return w, nil

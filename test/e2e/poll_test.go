@@ -1,0 +1,336 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/random"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+
+	"github.com/dockbell/dockbell/test/parts"
+)
+
+// gate stands before a registry: it counts what is asked, and can refuse.
+type gate struct {
+	addr   string
+	asked  atomic.Int64
+	answer atomic.Pointer[func(http.ResponseWriter)] // in place of the registry's
+}
+
+func gateTo(t *testing.T, r *parts.Registry) *gate {
+	t.Helper()
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: r.Addr})
+	g := &gate{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.asked.Add(1)
+		if answer := g.answer.Load(); answer != nil {
+			(*answer)(w)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	g.addr = strings.TrimPrefix(server.URL, "http://")
+	return g
+}
+
+func (g *gate) set(answer func(http.ResponseWriter)) { g.answer.Store(&answer) }
+func (g *gate) open()                                { g.answer.Store(nil) }
+
+func quietRegistry(t *testing.T) *parts.Registry {
+	t.Helper()
+	r, err := parts.StartRegistry(t.Context(), bin, t.TempDir(), "http://127.0.0.1:1/", "none")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(r.Stop)
+	return r
+}
+
+func push(t *testing.T, r *parts.Registry, repository, tag string) string {
+	t.Helper()
+	digest, err := r.PushImage(t.Context(), repository, tag)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return digest
+}
+
+// polling is a dockbell that polls every second and runs a command for each
+// push and for each delete.
+func polling(t *testing.T, addr, source string) *daemon {
+	t.Helper()
+	return serve(t, header+fmt.Sprintf(`
+sources:
+  mirror: {type: poll, schedule: "@every 1s", %s}
+rules:
+  - {name: pushed, repo: "%s/**", actions: [command: {argv: ["true"]}]}
+  - {name: deleted, repo: "%s/**", event: delete, actions: [command: {argv: ["true"]}]}
+`, source, addr, addr))
+}
+
+// done are the runs so far, oldest first, each as RULE REPOSITORY:TAG.
+func done(d *daemon) []string {
+	var all []string
+	for _, r := range d.runs("") {
+		all = append(all, r.Rule+" "+r.Image[strings.IndexByte(r.Image, '/')+1:])
+	}
+	slices.Reverse(all)
+	return all
+}
+
+func expectRuns(t *testing.T, d *daemon, want ...string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("runs are %q", want), func() error {
+		if got := done(d); !slices.Equal(got, want) {
+			return fmt.Errorf("%q", got)
+		}
+		return nil
+	})
+}
+
+// passes waits for two more passes of a poller that asks for one repository.
+func (g *gate) passes(t *testing.T) {
+	t.Helper()
+	from := time.Now()
+	before := g.asked.Load()
+	eventually(t, "two more passes", func() error {
+		if n := g.asked.Load() - before; n < 4 || time.Since(from) < 2200*time.Millisecond {
+			return fmt.Errorf("%d requests", n)
+		}
+		return nil
+	})
+}
+
+// New tags, moved tags and deleted ones become events, what was there before
+// does not; and a restart neither repeats nor misses any.
+func TestPoll(t *testing.T) {
+	t.Parallel()
+	registry := quietRegistry(t)
+	push(t, registry, "shop/web", "v1.0.0")
+	push(t, registry, "shop/web", "main")
+	push(t, registry, "shop/web", "nightly-1")
+	g := gateTo(t, registry)
+	d := polling(t, g.addr, fmt.Sprintf(`repositories: ["%s/shop/*"], tags: 'v.*|main'`, g.addr))
+	g.passes(t)
+	expectRuns(t, d)
+
+	push(t, registry, "shop/web", "v1.1.0")
+	expectRuns(t, d, "pushed shop/web:v1.1.0")
+	push(t, registry, "shop/web", "main")
+	expectRuns(t, d, "pushed shop/web:v1.1.0", "pushed shop/web:main")
+	push(t, registry, "shop/web", "nightly-2")
+	push(t, registry, "shop/api", "v7.0.0")
+	push(t, registry, "other/app", "v1.0.0")
+	expectRuns(t, d, "pushed shop/web:v1.1.0", "pushed shop/web:main", "pushed shop/api:v7.0.0")
+
+	d.stop()
+	push(t, registry, "shop/web", "v1.2.0")
+	tag, err := name.NewTag(registry.Addr + "/shop/web:v1.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Delete(tag); err != nil {
+		t.Fatal(err)
+	}
+	d.start()
+	all := []string{"pushed shop/web:v1.1.0", "pushed shop/web:main", "pushed shop/api:v7.0.0", "pushed shop/web:v1.2.0", "deleted shop/web:v1.0.0"}
+	expectRuns(t, d, all...)
+	d.kill()
+	d.start()
+	g.passes(t)
+	expectRuns(t, d, all...)
+}
+
+// A registry that is down or that asks to be left alone is left alone, and
+// what was pushed meanwhile is found.
+func TestPollRegistryInTrouble(t *testing.T) {
+	t.Parallel()
+	registry := quietRegistry(t)
+	g := gateTo(t, registry)
+	push(t, registry, "shop/web", "v1.0.0")
+	d := polling(t, g.addr, fmt.Sprintf(`repositories: ["%s/shop/web"]`, g.addr))
+	g.passes(t)
+
+	g.set(func(w http.ResponseWriter) {
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(http.StatusTooManyRequests)
+	})
+	logged(t, d, "in trouble", 1)
+	asked := g.asked.Load()
+	push(t, registry, "shop/web", "v1.1.0")
+	time.Sleep(5500 * time.Millisecond) // longer than it would be left alone unasked
+	if n := g.asked.Load() - asked; n > 0 {
+		t.Errorf("%d requests to a registry that asked for none for 7 s", n)
+	}
+	g.open()
+	expectRuns(t, d, "pushed shop/web:v1.1.0")
+
+	g.set(func(w http.ResponseWriter) { panic(http.ErrAbortHandler) })
+	logged(t, d, "in trouble", 2)
+	push(t, registry, "shop/web", "v1.2.0")
+	g.open()
+	expectRuns(t, d, "pushed shop/web:v1.1.0", "pushed shop/web:v1.2.0")
+	logged(t, d, "answers again", 2)
+	logged(t, d, "in trouble", 2)
+}
+
+// logged waits until something has been logged that often, and no more often.
+func logged(t *testing.T, d *daemon, text string, times int) {
+	t.Helper()
+	eventually(t, text+" is logged", func() error {
+		if n := strings.Count(d.log.tail(100_000), text); n != times {
+			return fmt.Errorf("%d times, want %d", n, times)
+		}
+		return nil
+	})
+}
+
+// The same push seen by the registry's notification and by a poller makes one
+// run, under the one name that counts.
+func TestPollBesideWebhook(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	registry, err := parts.StartRegistry(t.Context(), bin, t.TempDir(), "http://"+address+"/hooks/registry", "Bearer hush")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer registry.Stop()
+	g := gateTo(t, registry)
+	d := serve(t, fmt.Sprintf(`
+server: {listen: %q, admin: "127.0.0.1:0"}
+store: sqlite:dockbell.db
+registries:
+  - {host: %q, aliases: [%q]}
+sources:
+  registry: {type: distribution, auth: {bearer: {env: TOKEN}}}
+  mirror: {type: poll, schedule: "@every 1s", repositories: from-rules, initial: fire}
+  second: {type: poll, schedule: "@every 1s", repositories: from-rules, tags: 'none'}
+rules:
+  - {name: pushed, repo: %s/shop/web, actions: [command: {argv: ["true"]}]}
+`, address, g.addr, registry.Addr, registry.Addr), "TOKEN=hush")
+	push(t, registry, "shop/web", "v1.0.0")
+	push(t, registry, "shop/web", "v1.1.0")
+	expectRuns(t, d, "pushed shop/web:v1.0.0", "pushed shop/web:v1.1.0")
+	eventually(t, "each push is seen twice", func() error {
+		var page struct {
+			Events []struct{ Source, Tag, Registry string }
+		}
+		d.get("/api/v1/events", &page)
+		if len(page.Events) != 4 {
+			return fmt.Errorf("%+v", page.Events)
+		}
+		for _, e := range page.Events {
+			if e.Registry != g.addr {
+				t.Errorf("%+v is not under the name that counts, %s", e, g.addr)
+			}
+		}
+		return nil
+	})
+	expectRuns(t, d, "pushed shop/web:v1.0.0", "pushed shop/web:v1.1.0")
+}
+
+// A repository with 10,000 tags costs a bounded number of requests in each
+// pass, and new tags are found among them at once.
+func TestPollManyTags(t *testing.T) {
+	t.Parallel()
+	const tags = 10_000
+	registry := quietRegistry(t)
+	retag(t, registry, "big/repo", tags)
+	g := gateTo(t, registry)
+	d := serve(t, header+fmt.Sprintf(`
+registries: [{host: %q, rate: 1000, concurrency: 8}]
+sources:
+  mirror: {type: poll, schedule: "@every 2s", repositories: ["%s/big/repo"]}
+rules:
+  - {name: pushed, repo: "%s/**", actions: [command: {argv: ["true"]}]}
+`, g.addr, g.addr, g.addr))
+	eventually(t, "the first pass is over", func() error {
+		n := g.asked.Load()
+		time.Sleep(700 * time.Millisecond)
+		if n == 0 || n != g.asked.Load() {
+			return fmt.Errorf("%d requests", n)
+		}
+		return nil
+	})
+	before := g.asked.Load()
+	push(t, registry, "big/repo", "v99.0.0")
+	push(t, registry, "big/repo", "latest")
+	expectRuns(t, d, "pushed big/repo:latest", "pushed big/repo:v99.0.0")
+	// Ten pages of a thousand tags, 200 tags that are looked up, and who it is.
+	if first, then := before, g.asked.Load()-before; first > 3*215 || then > 2*215 {
+		t.Errorf("%d requests for the first passes and %d until new tags were found", first, then)
+	}
+}
+
+// retag puts one image under many tags.
+func retag(t *testing.T, r *parts.Registry, repository string, n int) {
+	t.Helper()
+	img, err := random.Image(64, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ref, err := name.NewTag(r.Addr + "/" + repository + ":v0.0.0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := remote.Write(ref, img); err != nil {
+		t.Fatal(err)
+	}
+	manifest, err := img.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kind, err := img.MediaType()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
+	var group sync.WaitGroup
+	next := make(chan int)
+	for range 8 {
+		group.Go(func() {
+			for i := range next {
+				target := fmt.Sprintf("http://%s/v2/%s/manifests/v0.%d.%d", r.Addr, repository, i/100, i%100)
+				req, err := http.NewRequestWithContext(context.WithoutCancel(t.Context()), http.MethodPut, target, bytes.NewReader(manifest))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				req.Header.Set("Content-Type", string(kind))
+				resp, err := client.Do(req)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp.Body.Close()
+				if resp.StatusCode != http.StatusCreated {
+					t.Errorf("%s: %s", target, resp.Status)
+				}
+			}
+		})
+	}
+	for i := range n {
+		next <- i
+	}
+	close(next)
+	group.Wait()
+}

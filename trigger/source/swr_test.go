@@ -1,0 +1,5 @@
+package source
+
+import "testing"
+
+func FuzzParseSWR(f *testing.F) { fuzzParse(f, "huawei-swr") }
