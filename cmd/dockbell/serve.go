@@ -135,8 +135,8 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 
 	world := conf.pollWorld(clusters, db, srv, metrics, log)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure) })
-	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin(), nil) })
+	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure, log) })
+	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin(), nil, log) })
 	group.Go(func() error { return q.Run(ctx, o.grace) })
 	for _, p := range conf.pollers {
 		group.Go(func() error { return p.Run(ctx, world) })

@@ -48,7 +48,7 @@ rules:
 		{"missing secret", []string{"auth: none", "auth: {token: {env: NOT_SET_ANYWHERE}}"}, []string{"dockbell.yaml:2: sources.hub.auth.token:", "NOT_SET_ANYWHERE is not set"}},
 		{"secret in place", []string{"auth: none", "auth: {token: hunter2}"}, []string{"dockbell.yaml:2:", "a secret is a reference"}},
 		{"no authentication", []string{", auth: none", ""}, []string{"dockbell.yaml:2: sources.hub: auth is missing"}},
-		{"unknown sender", []string{"dockerhub", "dockerhbu"}, []string{"dockbell.yaml:2: sources.hub.type:", "aliyun, azure-eventgrid, distribution, dockerhub"}},
+		{"unknown sender", []string{"dockerhub", "dockerhbu"}, []string{"dockbell.yaml:2: sources.hub.type:", "known are aliyun, aws-ecr, "}},
 		{"three faults at once", []string{"dockerhub", "dockerhbu", "repo: shop/web", "repo: shop/web\n    tag: 'v('", "http:", "htpt:"}, []string{"dockbell.yaml:2:", "dockbell.yaml:6:", "dockbell.yaml:8:", "faults found: 3"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -22,11 +22,20 @@ func sender(r *http.Request, trusted []netip.Prefix) netip.Addr {
 		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(from) }) {
 			return from
 		}
-		before, err := netip.ParseAddr(strings.TrimSpace(hop))
-		if err != nil {
+		before, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
 			return from
 		}
-		from = before.Unmap()
+		from = before
 	}
 	return from
+}
+
+// parseHop reads an address, to which some proxies add the port.
+func parseHop(s string) (netip.Addr, bool) {
+	if withPort, err := netip.ParseAddrPort(s); err == nil {
+		return withPort.Addr().Unmap(), true
+	}
+	addr, err := netip.ParseAddr(s)
+	return addr.Unmap(), err == nil
 }

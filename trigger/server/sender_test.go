@@ -24,6 +24,8 @@ func TestSender(t *testing.T) {
 		{"one proxy", "10.0.0.1:1234", []string{"203.0.113.7"}, "203.0.113.7"},
 		{"one proxy, IPv4 in IPv6", "[::ffff:10.0.0.1]:1234", []string{"::ffff:203.0.113.7"}, "203.0.113.7"},
 		{"one proxy, IPv6", "[2001:db8:ffff::1]:1234", []string{"2001:db8::7"}, "2001:db8::7"},
+		{"a proxy that adds ports", "10.0.0.1:1234", []string{"203.0.113.7:4321"}, "203.0.113.7"},
+		{"a proxy that adds ports, IPv6", "10.0.0.1:1234", []string{"[2001:db8::7]:4321"}, "2001:db8::7"},
 		{"two proxies", "10.0.0.1:1234", []string{"203.0.113.7, 10.0.0.2"}, "203.0.113.7"},
 		{"two proxies, of two kinds", "10.0.0.1:1234", []string{"203.0.113.7,2001:db8:ffff::1"}, "203.0.113.7"},
 		{"two proxies, two headers", "10.0.0.1:1234", []string{"203.0.113.7", "10.0.0.2"}, "203.0.113.7"},

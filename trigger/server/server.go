@@ -106,9 +106,9 @@ func (s *Server) errors(r *mux.Router, allow string) {
 
 // Serve answers on a listener until ctx ends, and then lets the requests in
 // the middle finish. Without a TLS configuration it speaks plain HTTP.
-func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Config) error {
+func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Config, log *slog.Logger) error {
 	srv := &http.Server{
-		Handler: h, TLSConfig: secure, MaxHeaderBytes: maxHeader,
+		Handler: h, TLSConfig: secure, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 	}
 	stopped := make(chan error, 1)

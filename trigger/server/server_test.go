@@ -237,7 +237,7 @@ func TestServeFinishesWhatIsInTheMiddle(t *testing.T) {
 			inside <- true
 			<-goOn
 			_, _ = io.WriteString(w, "done") // the client checks it
-		}), nil)
+		}), nil, slog.New(slog.DiscardHandler))
 	}()
 	answered := make(chan string, 1)
 	go func() {
@@ -270,7 +270,7 @@ func TestServeReportsABrokenListener(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.Close()
-	if err := Serve(t.Context(), l, http.NotFoundHandler(), nil); err == nil {
+	if err := Serve(t.Context(), l, http.NotFoundHandler(), nil, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("no error")
 	}
 }

@@ -156,7 +156,7 @@ func serveTLS(t *testing.T, h http.Handler, config *tls.Config) string {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	served := make(chan error, 1)
-	go func() { served <- Serve(ctx, l, h, config) }()
+	go func() { served <- Serve(ctx, l, h, config, slog.New(slog.DiscardHandler)) }()
 	t.Cleanup(func() {
 		cancel()
 		if err := <-served; err != nil {

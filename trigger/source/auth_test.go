@@ -855,3 +855,22 @@ func TestLoadFaults(t *testing.T) {
 		})
 	}
 }
+
+func TestParseNetwork(t *testing.T) {
+	for in, want := range map[string]string{
+		"203.0.113.7":          "203.0.113.7/32",
+		"203.0.113.7/24":       "203.0.113.0/24",
+		"::ffff:203.0.113.7":   "203.0.113.7/32",
+		"::ffff:192.0.2.0/120": "192.0.2.0/24",
+		"2001:db8::7/32":       "2001:db8::/32",
+	} {
+		if got, err := ParseNetwork(in); err != nil || got.String() != want {
+			t.Errorf("%s: got %v, %v, want %s", in, got, err, want)
+		}
+	}
+	for _, in := range []string{"", "example.com", "203.0.113.7/33", "203.0.113"} {
+		if got, err := ParseNetwork(in); err == nil {
+			t.Errorf("%q: got %v", in, got)
+		}
+	}
+}

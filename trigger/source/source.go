@@ -226,6 +226,9 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 	if err != nil {
 		return prefix, fmt.Errorf("%q is neither an address nor a network as 203.0.113.0/24", s)
 	}
+	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
+		prefix = netip.PrefixFrom(prefix.Addr().Unmap(), prefix.Bits()-96)
+	}
 	return prefix.Masked(), nil
 }
 
@@ -365,6 +368,9 @@ func (s *Source) Parse(h http.Header, body []byte) ([]trigger.Event, error) {
 // registry's one name.
 func (s *Source) image(img trigger.Image) trigger.Image {
 	registry := s.aliases.Canonical(cmp.Or(s.registry, img.Registry))
+	if s.Type == genericType && s.registry != "" && img.Registry == trigger.DockerHub {
+		img.Repository = strings.TrimPrefix(img.Repository, "library/") // it was added for want of a registry
+	}
 	if registry == img.Registry || img.Repository == "" {
 		return img
 	}

@@ -246,6 +246,12 @@ func TestConfiguredRegistry(t *testing.T) {
 		t.Errorf("by an alias: got %v, %v", events, err)
 	}
 
+	// A reference without a host is of the registry that the source names.
+	local := mustLoad(t, "{type: generic-json, auth: none, registry: yard.example}")
+	if events, err = local.Parse(nil, []byte(`{"image": "barge:1"}`)); err != nil || events[0].String() != "yard.example/barge:1" {
+		t.Errorf("without a host: got %v, %v", events, err)
+	}
+
 	// A name without a namespace gets its own on Docker Hub only.
 	s := mustLoad(t, "{type: distribution, auth: none, registry: docker.io}")
 	events, err = s.Parse(nil, []byte(`{"events": [{"action": "push", "target": {"repository": "barge", "tag": "1"}}, {"action": "pull"}]}`))
