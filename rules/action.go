@@ -93,7 +93,7 @@ func (a *action) laneKey(named, target string) string {
 
 // loadAction compiles one item of a rule's actions and tries it with vars. It
 // returns nil when there are faults.
-func (l *loader) loadAction(n strictyaml.Node, rule string, index int, vars *variables) *action {
+func (l *loader) loadAction(n strictyaml.Node, r *rule, index int, vars *variables) *action {
 	keys := n.Keys()
 	if len(keys) != 1 {
 		n.Faultf("an action is a mapping with one key, its kind: %s", l.kindNames())
@@ -109,9 +109,9 @@ func (l *loader) loadAction(n strictyaml.Node, rule string, index int, vars *var
 		n.Faultf("must be a mapping with the parameters of the %s action", keys[0])
 		return nil
 	}
-	a := &action{kind: keys[0], row: row, defLane: "rule/" + rule + "/" + strconv.Itoa(index), decode: l.decode}
+	a := &action{kind: keys[0], row: row, defLane: "rule/" + r.name + "/" + strconv.Itoa(index), decode: l.decode}
 	general, special := split(n.YAML())
-	ok = a.loadOptions(n.With(general), vars)
+	ok = a.loadOptions(n.With(general), r.gate.waits(), vars)
 
 	faults := 0
 	fault := func(y *yaml.Node, err error) { faults++; n.With(y).Fault(err) }
@@ -126,9 +126,11 @@ func (l *loader) loadAction(n strictyaml.Node, rule string, index int, vars *var
 	return a
 }
 
-func (a *action) loadOptions(n strictyaml.Node, vars *variables) bool {
+// loadOptions reads the options. Of runs that have to wait only the newest is
+// of interest, unless the rule says otherwise.
+func (a *action) loadOptions(n strictyaml.Node, waits bool, vars *variables) bool {
 	o := options{Timeout: &a.row.Timeout, Attempts: &a.row.Attempts, Mode: trigger.Queue}
-	if a.row.Declarative {
+	if a.row.Declarative || waits {
 		o.Mode = trigger.Latest
 	}
 	if !n.Decode(&o) {

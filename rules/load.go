@@ -5,6 +5,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 
@@ -25,8 +26,12 @@ type spec struct {
 		Repo strictyaml.Strings `yaml:"repo"`
 		Tag  strictyaml.Strings `yaml:"tag"`
 	} `yaml:"exclude"`
-	Untagged bool        `yaml:"untagged"`
-	Actions  []yaml.Node `yaml:"actions"`
+	Untagged bool          `yaml:"untagged"`
+	Window   yaml.Node     `yaml:"window"`
+	Freeze   yaml.Node     `yaml:"freeze"`
+	Settle   time.Duration `yaml:"settle"`
+	MinAge   time.Duration `yaml:"minAge"`
+	Actions  []yaml.Node   `yaml:"actions"`
 }
 
 type loader struct {
@@ -104,9 +109,10 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 	if len(s.Actions) == 0 && !faulty("actions") {
 		n.Key("actions").Faultf("is missing: a rule needs at least one action")
 	}
+	r.gate = loadGate(n, s)
 	vars := sample(r)
 	for i, item := range n.Key("actions").Items() {
-		if a := l.loadAction(item, s.Name, i, vars); a != nil {
+		if a := l.loadAction(item, r, i, vars); a != nil {
 			r.actions = append(r.actions, *a)
 		}
 	}

@@ -24,6 +24,7 @@ type rule struct {
 	excludeTag  []*regexp.Regexp
 	untagged    bool
 	semver      *semver.Constraints
+	gate        gate
 	actions     []action
 }
 
@@ -174,6 +175,7 @@ func (r *rule) plan(runs []trigger.Run, e trigger.Event, m match, now time.Time)
 			vars = newVariables(e, m.groups)
 		}
 		r.actions[i].plan(&run, vars)
+		r.gate.hold(&run, now)
 		runs = append(runs, run)
 	}
 	return runs

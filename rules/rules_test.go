@@ -299,7 +299,7 @@ func TestLoadFaults(t *testing.T) {
 		{"two of one name", "- {name: a, repo: x, actions: [call: {}]}\n- {name: b, repo: x, actions: [call: {}]}\n- repo: x\n  name: a\n  actions: [call: {}]", `r.yaml:4: [2].name: another rule is named "a", on line 1`},
 		{"unknown event", "- {name: a, repo: x, event: pull, actions: [call: {}]}", `r.yaml:1: [0].event: must be push or delete, not "pull"`},
 		{"unknown source", "- name: a\n  repo: x\n  sources: [hub, hob]\n  actions: [call: {}]", `r.yaml:3: [0].sources: there is no source "hob"; there are hub, registry`},
-		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, event, exclude, name, repo, semver, sources, tag, untagged\n" +
+		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, event, exclude, freeze, minAge, name, repo, semver, settle, sources, tag, untagged, window\n" +
 			"r.yaml:4: [0].tag: \"(\": error parsing regexp: missing closing ): `(`"},
 		{"stray parenthesis", "- {name: a, repo: x, tag: 'a)(b', actions: [call: {}]}", "r.yaml:1: [0].tag: \"a)(b\": error parsing regexp: unexpected ): `a)(b`"},
 		{"bad excludes", "- name: a\n  repo: x\n  exclude:\n    repo: [y, 'z{']\n    tag:\n    - ok\n    - '['\n  actions: [call: {}]", "r.yaml:4: [0].exclude.repo[1]: \"z{\": not a valid pattern; * matches within a path segment, ** across\n" +

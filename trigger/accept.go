@@ -51,6 +51,7 @@ type Result struct {
 	Log       string
 	NotBefore time.Time // of the next try
 	At        time.Time // when the try ended
+	Postponed bool      // there was no try: its gate was closed
 }
 
 // EventRecord is a recorded event with what became of it.

@@ -63,6 +63,10 @@ type Run struct {
 	After    bool          `json:"after,omitzero"`    // starts when the other runs of its event have ended
 	Followed bool          `json:"followed,omitzero"` // its event has a run that waits for it
 
+	// MinAge is how long the image must have been known when the run starts.
+	// It is counted from when the run is accepted, into NotBefore.
+	MinAge time.Duration `json:"-"`
+
 	State      State     `json:"state"`
 	Reason     string    `json:"reason,omitzero"` // why it is in this state: an error, what superseded it
 	Attempt    int       `json:"attempt"`         // tries begun so far

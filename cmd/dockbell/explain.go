@@ -161,6 +161,12 @@ func printExplanations(w io.Writer, all []explanation, output string) error {
 				continue
 			}
 			fmt.Fprintf(w, "  would do: %s %s (rule %s, lane %s) %s\n", r.Kind, r.Target, r.Rule, r.Lane, r.Spec)
+			if r.Reason != "" {
+				fmt.Fprintf(w, "    %s\n", r.Reason)
+			}
+			if r.MinAge > 0 {
+				fmt.Fprintf(w, "    not before the image has been known for %s\n", r.MinAge)
+			}
 		}
 	}
 	return nil

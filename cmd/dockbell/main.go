@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	_ "time/tzdata" // images without an operating system have none
 
 	"github.com/spf13/cobra"
 )
@@ -37,6 +38,6 @@ job, calls a URL, runs a command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), runsCommand(), eventsCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), runsCommand(), eventsCommand(), versionCommand())
 	return root
 }

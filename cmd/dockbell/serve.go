@@ -133,6 +133,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	}
 	q := queue.New(db, queueKinds, decodeSpec, log, queue.NewMetrics(metrics))
 
+	q.Gate = func(r trigger.Run, now time.Time) (time.Time, string) { return conf.rules.Gate(r.Rule, now) }
 	world := conf.pollWorld(clusters, db, srv, metrics, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure, log) })

@@ -27,6 +27,10 @@ type Store interface {
 
 // Queue carries out the runs of a store.
 type Queue struct {
+	// Gate is when a run may start, and why that is not now; the zero time
+	// when it is now. It is asked before every try. Nil is always open.
+	Gate func(r trigger.Run, now time.Time) (at time.Time, why string)
+
 	store   Store
 	kinds   map[string]trigger.Kind
 	decode  func(spec json.RawMessage) func(any) error
@@ -142,6 +146,9 @@ func (q *Queue) do(work context.Context, r trigger.Run) {
 	defer q.running.Done()
 	defer func() { q.finished <- struct{}{} }()
 	log := q.logger(r)
+	if q.postpone(work, r) {
+		return
+	}
 	log.Info("run started", "attempt", r.Attempt, "target", r.Target)
 	q.metrics.started(r)
 
@@ -168,6 +175,27 @@ func (q *Queue) do(work context.Context, r trigger.Run) {
 	default:
 		log.Info("run ended", "state", state, "reason", res.Reason, "took", took)
 	}
+}
+
+// postpone puts a run back whose gate has closed since it was accepted, after
+// a failure say, and reports whether it did.
+func (q *Queue) postpone(work context.Context, r trigger.Run) bool {
+	if q.Gate == nil {
+		return false
+	}
+	now := q.now()
+	at, why := q.Gate(r, now)
+	if why == "" {
+		return false
+	}
+	res := trigger.Result{State: trigger.Waiting, At: now, NotBefore: at, Reason: why, Postponed: true}
+	if at.IsZero() {
+		res.State = trigger.Skipped
+	}
+	if state, ok := q.writeBack(work, r, res); ok {
+		q.logger(r).Info("run waits", "state", state, "reason", why)
+	}
+	return true
 }
 
 // try builds the action and does it once, within its time limit. A panic is

@@ -59,6 +59,7 @@ type rig struct {
 	*testing.T
 	store   *faulty
 	do      act
+	gate    func(trigger.Run, time.Time) (time.Time, string)
 	metrics *prometheus.Registry
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -108,6 +109,7 @@ func (r *rig) start(grace time.Duration) {
 	}
 	r.metrics = prometheus.NewRegistry()
 	q := New(r.store, kinds, decode, slog.New(slog.DiscardHandler), NewMetrics(r.metrics))
+	q.Gate = r.gate
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.stopped = stop, make(chan struct{})
 	go func() {
@@ -225,6 +227,55 @@ func TestOutcomes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A gate that has closed since a run was accepted, after a failure say, is
+// waited for, and that is no try.
+func TestGate(t *testing.T) {
+	tries := 0
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error {
+		if tries++; tries == 1 {
+			return trigger.Retry(errors.New("not yet"))
+		}
+		return nil
+	}, func(r *rig) {
+		opens := time.Now().Add(2 * time.Hour)
+		r.gate = func(_ trigger.Run, now time.Time) (time.Time, string) {
+			if tries == 1 && now.Before(opens) {
+				return opens, "outside its window"
+			}
+			return time.Time{}, ""
+		}
+		r.stop()
+		<-r.stopped
+		r.start(time.Minute)
+		id := r.accept(func(run *trigger.Run) { run.Attempts = 2 })
+		time.Sleep(time.Minute)
+		r.state(id, trigger.Waiting)
+		if run, _ := r.run(id); run.Reason != "outside its window" || !run.NotBefore.Equal(opens) || run.Attempt != 1 {
+			t.Errorf("%+v", run)
+		}
+		run, all := r.ended(id)
+		if run.State != trigger.Succeeded || len(all) != 2 || run.StartedAt.Before(opens) {
+			t.Errorf("%+v, %+v", run, all)
+		}
+	})
+}
+
+// A gate that never opens any more ends the run.
+func TestGateClosedForGood(t *testing.T) {
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error { t.Error("it has run"); return nil }, func(r *rig) {
+		r.gate = func(trigger.Run, time.Time) (time.Time, string) {
+			return time.Time{}, "its window does not open any more"
+		}
+		r.stop()
+		<-r.stopped
+		r.start(time.Minute)
+		run, tries := r.ended(r.accept())
+		if run.State != trigger.Skipped || run.Reason != "its window does not open any more" || len(tries) != 0 {
+			t.Errorf("%+v, %+v", run, tries)
+		}
+	})
 }
 
 func TestBackoff(t *testing.T) {

@@ -114,6 +114,9 @@ func (w *writer) admit(r trigger.Run) (trigger.Admitted, trigger.State, error) {
 	if before, err := w.twin(r); err != nil || before != 0 {
 		return already(before), "", err
 	}
+	if err := w.ripen(&r); err != nil {
+		return trigger.Admitted{}, "", err
+	}
 	if r.State == trigger.Waiting && !r.After {
 		if before, err := w.compare(&r); err != nil || before != 0 {
 			return already(before), "", err
@@ -203,6 +206,28 @@ func (w *writer) duplicate(key any) (id int64, err error) {
 		return 0, w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", id)
 	}
 	return id, nil
+}
+
+// ripen makes a run wait until its image has been known for long enough. Only
+// what dockbell has seen counts: the times in an image are anybody's.
+func (w *writer) ripen(r *trigger.Run) error {
+	if r.MinAge <= 0 || r.State != trigger.Waiting {
+		return nil
+	}
+	e := r.Event
+	column, value := "digest", e.Digest
+	if value == "" {
+		column, value = "tag", e.Tag
+	}
+	var first int64
+	ok, err := w.row("SELECT min(received_at) FROM events WHERE repository = ? AND registry = ? AND "+column+" = ?", []any{e.Repository, e.Registry, value}, &first)
+	if !ok {
+		return err
+	}
+	if ripe := timeOf(first).Add(r.MinAge); ripe.After(r.NotBefore) {
+		r.NotBefore, r.Reason = ripe, "too young until "+ripe.Format(time.RFC3339)
+	}
+	return nil
 }
 
 // twinTime is for how long a sender that tells no digest may come after a

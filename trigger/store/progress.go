@@ -72,9 +72,7 @@ func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (
 
 // finish returns the result as it was written.
 func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, error) {
-	err := w.exec("INSERT INTO attempts (run_id, n, started_at, finished_at, state, reason, log) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), res.State, res.Reason, res.Log)
-	if err != nil {
+	if err := w.record(r, res); err != nil {
 		return res, err
 	}
 	if res.State == trigger.Waiting && r.Mode == trigger.Latest && !r.After {
@@ -93,7 +91,7 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 		return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?1, not_before = ?2, due_at = ?2 WHERE id = ?3",
 			res.Reason, nanos(res.NotBefore), r.ID)
 	}
-	err = w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?",
+	err := w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?",
 		res.State, res.Reason, nanos(res.At), r.ID)
 	if err != nil {
 		return res, err
@@ -107,6 +105,15 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 		return res, w.startFollowers(r.EventID)
 	}
 	return res, nil
+}
+
+// record keeps a try, or takes back that there was one.
+func (w *writer) record(r trigger.Run, res trigger.Result) error {
+	if res.Postponed {
+		return w.exec("UPDATE runs SET attempt = attempt - 1 WHERE id = ?", r.ID)
+	}
+	return w.exec("INSERT INTO attempts (run_id, n, started_at, finished_at, state, reason, log) VALUES (?, ?, ?, ?, ?, ?, ?)",
+		r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), res.State, res.Reason, res.Log)
 }
 
 // Recover deals with the runs that were running when the program stopped
