@@ -79,3 +79,13 @@ type EventFilter struct {
 	Limit      int
 	Repository string
 }
+
+// Keep says for how long history is kept. What is unfinished always is.
+type Keep struct {
+	Deliveries time.Duration // requests as they came, with their bodies
+	Successes  time.Duration // runs that succeeded, were skipped or superseded, and events
+	Failures   time.Duration // runs that failed or whose end is not known
+}
+
+// Pruned counts what was forgotten.
+type Pruned struct{ Deliveries, Events, Runs int }

@@ -34,6 +34,7 @@ type configFile struct {
 		TrustedProxies []string   `yaml:"trustedProxies"`
 	} `yaml:"server"`
 	Store      string                     `yaml:"store"`
+	Keep       keepConfig                 `yaml:"keep"`
 	Clusters   map[string]k8s.ClusterSpec `yaml:"clusters"`
 	Registries yaml.Node                  `yaml:"registries"`
 	Sources    map[string]yaml.Node       `yaml:"sources"`
@@ -81,6 +82,7 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 	}
 	c := &config{sources: map[string]*source.Source{}}
 	c.Server.Listen, c.Server.Admin, c.Store = ":8080", "127.0.0.1:8081", "sqlite:dockbell.db"
+	c.Keep = defaultKeep
 	root.Decode(&c.configFile) // what is wrong is in root; the rest is checked all the same
 	checkServer(root.Key("server"), c.configFile)
 	c.proxies = networks(root.Key("server").Key("trustedProxies"), c.Server.TrustedProxies)

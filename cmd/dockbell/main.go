@@ -38,6 +38,6 @@ job, calls a URL, runs a command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), runsCommand(), eventsCommand(), versionCommand())
+	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), runsCommand(), eventsCommand(), versionCommand())
 	return root
 }

@@ -139,6 +139,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure, log) })
 	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin(), nil, log) })
 	group.Go(func() error { return q.Run(ctx, o.grace) })
+	group.Go(func() error { return pruneHistory(ctx, db, conf.Keep.keep(), metrics, log) })
 	for _, p := range conf.pollers {
 		group.Go(func() error { return p.Run(ctx, world) })
 	}

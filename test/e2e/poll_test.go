@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dockbell/dockbell/test/parts"
 )
@@ -28,6 +30,7 @@ type gate struct {
 	addr   string
 	asked  atomic.Int64
 	answer atomic.Pointer[func(http.ResponseWriter)] // in place of the registry's
+	login  atomic.Pointer[string]                    // USER:PASSWORD; nil lets anybody in
 }
 
 func gateTo(t *testing.T, r *parts.Registry) *gate {
@@ -40,6 +43,11 @@ func gateTo(t *testing.T, r *parts.Registry) *gate {
 			(*answer)(w)
 			return
 		}
+		if user, password, _ := r.BasicAuth(); !g.lets(user + ":" + password) {
+			w.Header().Set("WWW-Authenticate", `Basic realm="gate"`)
+			w.WriteHeader(http.StatusUnauthorized)
+			return
+		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(server.Close)
@@ -49,6 +57,12 @@ func gateTo(t *testing.T, r *parts.Registry) *gate {
 
 func (g *gate) set(answer func(http.ResponseWriter)) { g.answer.Store(&answer) }
 func (g *gate) open()                                { g.answer.Store(nil) }
+func (g *gate) lock(login string)                    { g.login.Store(&login) }
+
+func (g *gate) lets(login string) bool {
+	want := g.login.Load()
+	return want == nil || *want == login
+}
 
 func quietRegistry(t *testing.T) *parts.Registry {
 	t.Helper()
@@ -246,6 +260,37 @@ rules:
 		return nil
 	})
 	expectRuns(t, d, "pushed shop/web:v1.0.0", "pushed shop/web:v1.1.0")
+}
+
+// The credentials for a registry come from a pull secret. Who may not read it
+// is told what is missing, and what was pushed meanwhile is found.
+func TestPollPullSecret(t *testing.T) {
+	t.Parallel()
+	ns := namespace(t)
+	registry := quietRegistry(t)
+	g := gateTo(t, registry)
+	g.lock("ci:s3cret")
+	push(t, registry, "shop/web", "v1.0.0")
+	d := serve(t, header+fmt.Sprintf(`
+registries:
+  - {host: %q, pullSecret: {namespace: %s, name: pull}}
+sources:
+  mirror: {type: poll, schedule: "@every 1s", repositories: from-rules}
+rules:
+  - {name: pushed, repo: "%s/shop/web", actions: [command: {argv: ["true"]}]}
+`, g.addr, ns, g.addr))
+	logged(t, d, fmt.Sprintf(`pull secret %s/pull: secrets \"pull\" not found`, ns), 1)
+
+	secrets := cluster.Client.CoreV1().Secrets(ns)
+	text := fmt.Appendf(nil, `{"auths":{%q:{"username":"ci","password":"s3cret"}}}`, g.addr)
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "pull"}, Type: corev1.SecretTypeDockerConfigJson, Data: map[string][]byte{corev1.DockerConfigJsonKey: text}}
+	if _, err := secrets.Create(t.Context(), secret, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	logged(t, d, "answers again", 1)
+	push(t, registry, "shop/web", "v1.1.0")
+	expectRuns(t, d, "pushed shop/web:v1.1.0")
+	logged(t, d, "in trouble", 1)
 }
 
 // A repository with 10,000 tags costs a bounded number of requests in each

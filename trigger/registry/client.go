@@ -8,16 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"os"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"golang.org/x/time/rate"
 )
 
@@ -27,120 +24,121 @@ const (
 
 	// pageSize is how many tags or names are asked for at once.
 	pageSize = 1000
-
-	// shortestPause and longestPause bound for how long a registry in trouble
-	// is left alone; longestRetryAfter for how long it may ask for that.
-	shortestPause     = 5 * time.Second
-	longestPause      = 10 * time.Minute
-	longestRetryAfter = time.Hour
 )
 
 // ErrNotFound is a repository or tag that the registry does not have, or does
 // not show.
 var ErrNotFound = errors.New("not found")
 
-// PausedError is a registry that is being left alone.
-type PausedError struct {
-	Host  string
-	Until time.Time
-	Why   error
-}
-
-func (e *PausedError) Error() string {
-	return fmt.Sprintf("registry %s is left alone until %s: %v", e.Host, e.Until.UTC().Format(time.TimeOnly), e.Why)
-}
-
-func (e *PausedError) Unwrap() error { return e.Why }
-
-// Paused tells this error from those that are about one repository.
-func (e *PausedError) Paused() bool { return true }
-
 // Tags lists the tags of a repository. A repository that is not there is
 // ErrNotFound. The list is the caller's to read, not to change.
 func (r *Registries) Tags(ctx context.Context, host, repository string) ([]string, error) {
-	v, err := r.shared.do("tags "+host+"/"+repository, func() (any, error) {
-		var tags []string
-		err := r.ask(ctx, host, func(c *client) error {
-			repo, err := c.repository(repository)
-			if err != nil {
-				return err
-			}
-			tags, err = c.puller.List(ctx, repo)
+	return share(&r.shared, "tags "+host+"/"+repository, func() (tags []string, err error) {
+		err = r.ask(ctx, host, repository, func(p *remote.Puller, repo name.Repository) error {
+			tags, err = p.List(ctx, repo)
 			return err
 		})
 		return tags, err
 	})
-	tags, _ := v.([]string)
-	return tags, err
 }
 
 // Digest is what a tag points to. A tag that is not there is ErrNotFound.
 func (r *Registries) Digest(ctx context.Context, host, repository, tag string) (string, error) {
-	v, err := r.shared.do("digest "+host+"/"+repository+":"+tag, func() (any, error) {
-		var digest string
-		err := r.ask(ctx, host, func(c *client) error {
-			repo, err := c.repository(repository)
-			if err != nil {
-				return err
-			}
-			head, err := c.puller.Head(ctx, repo.Tag(tag))
-			if err != nil {
-				return err
-			}
-			digest = head.Digest.String()
-			return nil
+	return share(&r.shared, "digest "+host+"/"+repository+":"+tag, func() (digest string, err error) {
+		err = r.ask(ctx, host, repository, func(p *remote.Puller, repo name.Repository) error {
+			digest, err = lookUp(ctx, p, repo.Tag(tag))
+			return err
 		})
 		return digest, err
 	})
-	digest, _ := v.(string)
-	return digest, err
 }
 
-// Catalogue lists the repositories of a registry that offers that.
-func (r *Registries) Catalogue(ctx context.Context, host string) (repositories []string, err error) {
-	err = r.ask(ctx, host, func(c *client) error {
-		registry, err := name.NewRegistry(c.host, c.options...)
+// lookUp asks with HEAD, which registries do not count as a pull. Some leave
+// out of the answer what the specification only recommends; those are asked
+// for the manifest itself.
+func lookUp(ctx context.Context, p *remote.Puller, tag name.Tag) (string, error) {
+	head, err := p.Head(ctx, tag)
+	if err == nil {
+		return head.Digest.String(), nil
+	}
+	if ctx.Err() != nil || statusOf(err) != 0 || troubleIn(err) == sure {
+		return "", err
+	}
+	full, err := p.Get(ctx, tag)
+	if err != nil {
+		return "", err
+	}
+	return full.Digest.String(), nil
+}
+
+// Manifest is what a digest names, with its media type. One that is not there
+// is ErrNotFound. Docker Hub counts it as a pull, which it does not do for
+// Digest.
+func (r *Registries) Manifest(ctx context.Context, host, repository, digest string) (mediaType string, text []byte, err error) {
+	err = r.ask(ctx, host, repository, func(p *remote.Puller, repo name.Repository) error {
+		m, err := p.Get(ctx, repo.Digest(digest))
 		if err != nil {
 			return err
 		}
-		pages, err := c.puller.Catalogger(ctx, registry)
-		if err != nil {
-			return err
-		}
-		repositories = nil
-		for pages.HasNext() {
-			page, err := pages.Next(ctx)
+		mediaType, text = string(m.MediaType), m.Manifest
+		return nil
+	})
+	return mediaType, text, err
+}
+
+// Catalogue lists the repositories of a registry that offers that. The list is
+// the caller's to read, not to change.
+func (r *Registries) Catalogue(ctx context.Context, host string) ([]string, error) {
+	return share(&r.shared, "catalogue "+host, func() (repositories []string, err error) {
+		err = r.ask(ctx, host, "", func(p *remote.Puller, repo name.Repository) error {
+			pages, err := p.Catalogger(ctx, repo.Registry)
 			if err != nil {
 				return err
 			}
-			repositories = append(repositories, page.Repos...)
-		}
-		return nil
+			for pages.HasNext() {
+				page, err := pages.Next(ctx)
+				if err != nil {
+					return err
+				}
+				repositories = append(repositories, page.Repos...)
+			}
+			return nil
+		})
+		return repositories, err
 	})
-	return repositories, err
 }
 
 // ask does something with a registry unless it is being left alone, and takes
-// note of how it went.
-func (r *Registries) ask(ctx context.Context, host string, do func(*client) error) error {
+// note of how it went. The repository is "" where it is about none.
+func (r *Registries) ask(ctx context.Context, host, repository string, do func(*remote.Puller, name.Repository) error) error {
 	c, err := r.client(host)
+	if err != nil {
+		return err
+	}
+	repo, err := c.repository(repository)
 	if err != nil {
 		return err
 	}
 	if err := c.paused(); err != nil {
 		return err
 	}
-	err = do(c)
+	p, err := c.puller(repository)
+	if err != nil {
+		return err
+	}
+	err = do(p, repo)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	c.note(err)
-	if inTrouble(err) {
+	if troubleIn(err) != none {
 		return cmp.Or(c.paused(), err)
 	}
-	var refused *transport.Error
-	if errors.As(err, &refused) && refused.StatusCode == http.StatusNotFound {
+	if isNotFound(err) {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
+	}
+	if statusOf(err) != 0 {
+		c.forget(repository)
 	}
 	return err
 }
@@ -148,18 +146,21 @@ func (r *Registries) ask(ctx context.Context, host string, do func(*client) erro
 // client talks to one registry.
 type client struct {
 	host    string
-	options []name.Option
-	puller  *remote.Puller
+	names   []name.Option
+	options []remote.Option
 	log     *slog.Logger
 
 	mu       sync.Mutex
+	pullers  map[string]*remote.Puller // by repository, so that one can be forgotten
 	failures int
+	doubts   int
 	until    time.Time
 	asked    time.Time // until when the registry itself asked to be left alone
 	why      error
 }
 
 func newClient(host string, s spec, out Outside) (*client, error) {
+	out.Log = cmp.Or(out.Log, slog.New(slog.DiscardHandler))
 	base := http.DefaultTransport.(*http.Transport).Clone()
 	base.MaxIdleConnsPerHost = cmp.Or(s.Concurrency, defaultConcurrency)
 	if s.CA != "" {
@@ -169,9 +170,9 @@ func newClient(host string, s spec, out Outside) (*client, error) {
 		}
 		base.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	c := &client{host: host, log: cmp.Or(out.Log, slog.New(slog.DiscardHandler))}
+	c := &client{host: host, log: out.Log, pullers: map[string]*remote.Puller{}}
 	if s.Insecure {
-		c.options = append(c.options, name.Insecure)
+		c.names = append(c.names, name.Insecure)
 	}
 	perSecond := cmp.Or(s.Rate, defaultRate)
 	limited := &limitedTransport{
@@ -179,69 +180,44 @@ func newClient(host string, s spec, out Outside) (*client, error) {
 		rate:  rate.NewLimiter(rate.Limit(perSecond), max(1, int(perSecond))),
 		slots: make(chan struct{}, cmp.Or(s.Concurrency, defaultConcurrency)),
 	}
-	var err error
-	// One puller for all: it keeps what authentication yields. It tries once;
-	// trying again is the business of who polls.
-	c.puller, err = remote.NewPuller(
+	// It tries once; trying again is the business of who polls.
+	c.options = []remote.Option{
 		remote.WithTransport(limited), remote.WithAuthFromKeychain(s.keychain(out)), remote.WithPageSize(pageSize),
 		remote.WithRetryBackoff(remote.Backoff{Steps: 1}), remote.WithUserAgent("dockbell"),
-	)
-	return c, err
+	}
+	return c, nil
 }
 
+// repository is one of the registry's, or for "" the registry by itself.
 func (c *client) repository(repository string) (name.Repository, error) {
-	return name.NewRepository(c.host+"/"+repository, c.options...)
+	if repository == "" {
+		registry, err := name.NewRegistry(c.host, c.names...)
+		return name.Repository{Registry: registry}, err
+	}
+	return name.NewRepository(c.host+"/"+repository, c.names...)
 }
 
-func (c *client) paused() error {
+// puller gives the one puller of a repository: it keeps what authentication
+// yields.
+func (c *client) puller(repository string) (*remote.Puller, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Now().Before(c.until) {
-		return &PausedError{c.host, c.until, c.why}
+	if p, ok := c.pullers[repository]; ok {
+		return p, nil
 	}
-	return nil
+	p, err := remote.NewPuller(c.options...)
+	if err == nil {
+		c.pullers[repository] = p
+	}
+	return p, err
 }
 
-// note takes note of how something went. A registry in trouble is left alone,
-// each time for longer; the log has one line when that begins and one when it
-// ends.
-func (c *client) note(err error) {
+// forget makes the next question about a repository begin with authentication:
+// how a registry wants it, and what it gave for it, may be out of date.
+func (c *client) forget(repository string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !inTrouble(err) {
-		if c.failures > 0 {
-			c.log.Info("registry answers again", "registry", c.host)
-		}
-		c.failures, c.asked = 0, time.Time{}
-		return
-	}
-	now := time.Now()
-	if now.Before(c.until) {
-		return // one of several that were on their way
-	}
-	c.failures++
-	pause := min(shortestPause<<min(c.failures-1, 16), longestPause)
-	pause += time.Duration(rand.Int64N(int64(pause)/5 + 1))
-	c.until, c.why = now.Add(pause), err
-	if c.asked.After(c.until) {
-		c.until = c.asked
-	}
-	if c.failures == 1 {
-		c.log.Warn("registry is in trouble and left alone for a while", "registry", c.host, "until", c.until, "error", err)
-	}
-}
-
-// inTrouble tells the troubles of a registry from answers that are about one
-// repository.
-func inTrouble(err error) bool {
-	var refused *transport.Error
-	switch {
-	case err == nil:
-		return false
-	case errors.As(err, &refused):
-		return refused.StatusCode == http.StatusTooManyRequests || refused.StatusCode/100 == 5
-	}
-	return true // it does not answer at all
+	delete(c.pullers, repository)
 }
 
 // limitedTransport keeps to the limits of a registry.
@@ -255,18 +231,16 @@ type limitedTransport struct {
 
 // RoundTrip implements [http.RoundTripper].
 func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	ctx, cancel := context.WithTimeout(req.Context(), requestTime)
-	if err := t.rate.Wait(ctx); err != nil {
-		cancel()
+	if err := t.rate.Wait(req.Context()); err != nil {
 		return nil, err
 	}
 	select {
 	case t.slots <- struct{}{}:
 		defer func() { <-t.slots }()
-	case <-ctx.Done():
-		cancel()
-		return nil, ctx.Err()
+	case <-req.Context().Done():
+		return nil, req.Context().Err()
 	}
+	ctx, cancel := context.WithTimeout(req.Context(), requestTime) // waiting for its turn does not count
 	resp, err := t.base.RoundTrip(req.WithContext(ctx))
 	status := 0
 	if err == nil {
@@ -280,29 +254,6 @@ func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 		t.observe(t.client.host, status)
 	}
 	return resp, err
-}
-
-// asksForPause remembers a Retry-After: seconds, or a date (RFC 9110, section
-// 10.2.3).
-func (c *client) asksForPause(resp *http.Response) {
-	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
-		return
-	}
-	after := resp.Header.Get("Retry-After")
-	var wait time.Duration
-	if seconds, err := strconv.Atoi(after); err == nil {
-		wait = time.Duration(min(seconds, int(longestRetryAfter/time.Second))) * time.Second
-	} else if at, err := http.ParseTime(after); err == nil {
-		wait = min(time.Until(at), longestRetryAfter)
-	}
-	if wait <= 0 {
-		return
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if until := time.Now().Add(wait); until.After(c.asked) {
-		c.asked = until
-	}
 }
 
 // cancelBody ends the time limit of a request when its body has been read.

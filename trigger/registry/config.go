@@ -4,13 +4,17 @@
 package registry
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"slices"
 	"sync"
 
+	"github.com/docker/cli/cli/config"
 	"gopkg.in/yaml.v3"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -91,7 +95,8 @@ func Load(n strictyaml.Node) *Registries {
 	for _, item := range n.Items() {
 		r.load(item)
 	}
-	for alias, host := range r.aliases {
+	for _, alias := range slices.Sorted(maps.Keys(r.aliases)) {
+		host := r.aliases[alias]
 		if _, ok := r.specs[alias]; ok && alias != host {
 			n.Faultf("%s is an alias of %s and has an entry of its own", alias, host)
 		}
@@ -159,6 +164,13 @@ func (s spec) faults() error {
 		}
 		if _, err := s.Password.Read(); err != nil {
 			fault("password", "%w", err)
+		}
+	}
+	if s.DockerConfig != "" {
+		if text, err := os.ReadFile(s.DockerConfig); err != nil {
+			fault("dockerConfig", "%w", err)
+		} else if _, err := config.LoadFromReader(bytes.NewReader(text)); err != nil {
+			fault("dockerConfig", "%s: %w", s.DockerConfig, err)
 		}
 	}
 	if s.PullSecret != nil && (s.PullSecret.Namespace == "" || s.PullSecret.Name == "") {

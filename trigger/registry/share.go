@@ -26,9 +26,10 @@ type answer struct {
 	until time.Time
 }
 
-func (s *shared) do(key string, ask func() (any, error)) (any, error) {
+// share gives the answer to what the key stands for.
+func share[T any](s *shared, key string, ask func() (T, error)) (T, error) {
 	if v, ok := s.get(key); ok {
-		return v, nil
+		return v.(T), nil
 	}
 	v, err, _ := s.flight.Do(key, func() (any, error) {
 		v, err := ask()
@@ -37,7 +38,7 @@ func (s *shared) do(key string, ask func() (any, error)) (any, error) {
 		}
 		return v, err
 	})
-	return v, err
+	return v.(T), err
 }
 
 func (s *shared) get(key string) (any, bool) {

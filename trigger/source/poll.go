@@ -1,20 +1,16 @@
 package source
 
 import (
-	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
-	"maps"
 	"os"
 	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"time"
+	_ "time/tzdata" // for machines and containers that have no time zones
 
 	"github.com/bmatcuk/doublestar/v4"
 	"github.com/robfig/cron/v3"
@@ -39,6 +35,17 @@ const (
 	// new ones first, then those that are likely to move, then the others in
 	// turn, the next pass where this one ended.
 	pollHeads = 200
+
+	// pollMoved is how many tags that have moved are looked up in each pass.
+	pollMoved = 50
+
+	// pollAgain is how long at the least a registry that was left alone is not
+	// asked again.
+	pollAgain = time.Second
+
+	// pollNewTags is how many tags a repository may have that comes up in a
+	// catalogue and counts as new. One with more was hidden before.
+	pollNewTags = 20
 )
 
 // pollSpec is a source of type poll as it stands in the configuration.
@@ -74,6 +81,7 @@ type Poller struct {
 type Registries interface {
 	Tags(ctx context.Context, host, repository string) ([]string, error)
 	Digest(ctx context.Context, host, repository, tag string) (string, error)
+	Manifest(ctx context.Context, host, repository, digest string) (mediaType string, text []byte, err error)
 	Catalogue(ctx context.Context, host string) ([]string, error)
 }
 
@@ -113,17 +121,12 @@ func LoadPoller(name string, n strictyaml.Node, aliases trigger.Aliases) *Poller
 		n.Key(key).Faultf(format, args...)
 		ok = false
 	}
-	p := &Poller{Name: name, written: s.Schedule, jitter: s.Jitter, fire: s.Initial == "fire", zone: time.Local}
+	p := &Poller{Name: name, written: s.Schedule, jitter: s.Jitter, fire: s.Initial == "fire", zone: time.UTC}
 	var err error
-	if p.schedule, err = cron.ParseStandard(s.Schedule); s.Schedule == "" {
-		fault("schedule", `is missing: five fields as in "*/2 * * * *", or "@every 30s"`)
-	} else if err != nil {
-		fault("schedule", "%q: %v", s.Schedule, err)
+	if p.schedule, err = parseSchedule(s.Schedule); err != nil {
+		fault("schedule", "%v", err)
 	}
-	if strings.Contains(s.Schedule, "TZ=") {
-		fault("schedule", "the time zone has a key of its own, `timezone`")
-	}
-	if p.zone, err = time.LoadLocation(cmp.Or(s.Timezone, "Local")); err != nil {
+	if p.zone, err = time.LoadLocation(s.Timezone); err != nil {
 		fault("timezone", "%q is not a time zone as in Europe/Berlin", s.Timezone)
 	}
 	if s.Jitter < 0 {
@@ -171,6 +174,30 @@ func LoadPoller(name string, n strictyaml.Node, aliases trigger.Aliases) *Poller
 	return p
 }
 
+// parseSchedule reads when passes begin. The library's parser panics on some
+// time zones, which have a key of their own.
+func parseSchedule(s string) (cron.Schedule, error) {
+	switch {
+	case s == "":
+		return nil, errors.New(`is missing: five fields as in "*/2 * * * *", or "@every 30s"`)
+	case strings.Contains(s, "TZ="):
+		return nil, errors.New("the time zone has a key of its own, `timezone`")
+	}
+	if every, ok := strings.CutPrefix(s, "@every "); ok {
+		if d, err := time.ParseDuration(every); err == nil && d < time.Second {
+			return nil, fmt.Errorf("%q is shorter than a second", s)
+		}
+	}
+	schedule, err := cron.ParseStandard(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", s, err)
+	}
+	if schedule.Next(time.Now()).IsZero() {
+		return nil, fmt.Errorf("%q never comes", s)
+	}
+	return schedule, nil
+}
+
 // FromRules reports whether the poller looks at what the rules name.
 func (p *Poller) FromRules() bool { return p.fromRules }
 
@@ -197,16 +224,27 @@ func pollPattern(pattern string, aliases trigger.Aliases) (string, error) {
 func isPattern(s string) bool { return strings.ContainsAny(s, "*?[{\\") }
 
 // Run looks at the repositories at once, and then whenever the schedule says,
-// until ctx ends.
+// until ctx ends. Registries that were left alone meanwhile are made up for as
+// soon as they may be asked.
 func (p *Poller) Run(ctx context.Context, w PollWorld) error {
-	pass := &polling{Poller: p, PollWorld: w, at: map[string]int{}, troubles: map[string]string{}}
+	pass := newPolling(p, w)
+	pass.all(ctx)
 	for {
-		pass.all(ctx)
-		next := p.schedule.Next(time.Now().In(p.zone)).Add(p.wait())
+		next, again := p.schedule.Next(time.Now().In(p.zone)).Add(p.wait()), false
+		for _, until := range pass.paused {
+			if until.Before(next) {
+				next, again = until, true
+			}
+		}
 		select {
 		case <-time.After(time.Until(next)):
 		case <-ctx.Done():
 			return nil
+		}
+		if again {
+			pass.again(ctx)
+		} else {
+			pass.all(ctx)
 		}
 	}
 }
@@ -221,250 +259,4 @@ func (p *Poller) wait() time.Duration {
 	h := fnv.New64a()
 	h.Write([]byte(host + p.written))
 	return time.Duration(h.Sum64() % uint64(p.jitter))
-}
-
-// polling is a poller at work.
-type polling struct {
-	*Poller
-	PollWorld
-	at       map[string]int    // by repository: how far the turn of the tags has come
-	troubles map[string]string // by repository: what was logged last
-	large    sync.Map          // repositories that are too large for one pass
-}
-
-// repository is one that is looked at, and whether its first tags are new.
-type repository struct {
-	name string
-	fire bool
-}
-
-// all looks at each repository of the source.
-func (p *polling) all(ctx context.Context) {
-	repositories := p.repositories(ctx)
-	turns := make([]int, len(repositories))
-	troubles := make([]error, len(repositories))
-	slots := make(chan struct{}, pollRepositories)
-	var group sync.WaitGroup
-	for i, r := range repositories {
-		turns[i] = p.at[r.name]
-		slots <- struct{}{}
-		group.Go(func() {
-			defer func() { <-slots }()
-			turns[i], troubles[i] = p.one(ctx, r, turns[i])
-		})
-	}
-	group.Wait()
-	for i, r := range repositories {
-		p.at[r.name] = turns[i]
-		p.trouble(ctx, r.name, troubles[i])
-	}
-}
-
-// trouble logs what is wrong with a repository, once.
-func (p *polling) trouble(ctx context.Context, name string, err error) {
-	if ctx.Err() != nil {
-		return
-	}
-	why := ""
-	var paused interface{ Paused() bool }
-	if err != nil && errors.As(err, &paused) {
-		return // the registry is left alone, which has been said
-	} else if err != nil {
-		why = err.Error()
-	}
-	if before := p.troubles[name]; why != "" && why != before {
-		p.Log.Warn("cannot be polled", "source", p.Name, "repository", name, "error", err)
-	} else if why == "" && before != "" {
-		p.Log.Info("can be polled again", "source", p.Name, "repository", name)
-	}
-	p.troubles[name] = why
-}
-
-// repositories expands the patterns. What a pattern finds after it has been
-// expanded once is new altogether.
-func (p *polling) repositories(ctx context.Context) []repository {
-	patterns := slices.Clone(p.patterns)
-	if p.fromRules {
-		patterns = append(patterns, p.Rules...)
-	}
-	slices.Sort(patterns)
-	found := map[string]bool{}
-	catalogues := map[string][]string{}
-	for _, pattern := range slices.Compact(patterns) {
-		registry, rest, _ := strings.Cut(pattern, "/")
-		if !isPattern(rest) {
-			found[pattern] = found[pattern] || p.fire
-			continue
-		}
-		names, err := catalogues[registry], error(nil)
-		if names == nil {
-			if names, err = p.Registries.Catalogue(ctx, registry); err == nil {
-				catalogues[registry] = names
-			}
-		}
-		if err != nil {
-			err = fmt.Errorf("catalogue: %w", err)
-		}
-		p.trouble(ctx, pattern, err)
-		if err != nil {
-			continue
-		}
-		_, expanded, err := p.Memory.Polled(ctx, p.Name, pattern)
-		if err == nil && !expanded {
-			err = p.Memory.SavePolled(ctx, p.Name, pattern, map[string]string{}, nil)
-		}
-		if err != nil {
-			p.Log.Error("the store does not say what was polled before", "source", p.Name, "error", err)
-			continue
-		}
-		for _, name := range names {
-			if doublestar.MatchUnvalidated(rest, name) {
-				full := registry + "/" + name
-				found[full] = found[full] || p.fire || expanded
-			}
-		}
-	}
-	var all []repository
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		all = append(all, repository{name, found[name]})
-	}
-	return all
-}
-
-// one looks at a repository, starting the turn of its tags at the given one,
-// and says where the next pass is to go on.
-func (p *polling) one(ctx context.Context, r repository, turn int) (int, error) {
-	before, seen, err := p.Memory.Polled(ctx, p.Name, r.name)
-	if err != nil {
-		return turn, err
-	}
-	registry, name, _ := strings.Cut(r.name, "/")
-	tags, err := p.Registries.Tags(ctx, registry, name)
-	if err != nil && !(errors.Is(err, p.NotFound) && !seen) {
-		return turn, err // a repository that is gone may just be hidden: its tags do not count as deleted
-	}
-	c := &changes{source: p.Name, registry: registry, repository: name, set: map[string]string{}}
-	if !seen && !r.fire {
-		for _, tag := range tags {
-			before[tag], c.set[tag] = "", "" // known from now on, whatever was begun before
-		}
-	}
-	turn, err = p.look(ctx, c, before, tags, turn)
-	if ctx.Err() != nil {
-		return turn, ctx.Err()
-	}
-	c.deleted(before, tags, p.selects)
-	return turn, errors.Join(err, p.accept(ctx, r.name, c, seen))
-}
-
-// look looks up what tags point to: all that are new, then those that are
-// known, as far as a pass goes.
-func (p *polling) look(ctx context.Context, c *changes, before map[string]string, tags []string, turn int) (int, error) {
-	tags = slices.Sorted(slices.Values(tags))
-	var fresh, moving, others []string
-	for _, tag := range tags {
-		_, known := before[tag]
-		switch {
-		case !p.selects(tag):
-			if !known {
-				c.set[tag] = "" // so that it is not new when the source selects it some day
-			}
-		case !known:
-			fresh = append(fresh, tag)
-		case trigger.IsVersion(tag):
-			others = append(others, tag)
-		default:
-			moving = append(moving, tag)
-		}
-	}
-	turn %= max(1, len(others))
-	queue := slices.Concat(fresh, moving, others[turn:], others[:turn])
-	if len(queue) > pollHeads {
-		if _, said := p.large.LoadOrStore(c.repository, true); !said {
-			p.Log.Info("has more tags than are looked up in one pass; moved tags are found within several", "source", p.Name, "repository", c.registry+"/"+c.repository, "tags", len(queue), "pass", pollHeads)
-		}
-		queue = queue[:pollHeads]
-	}
-	for i, tag := range queue {
-		digest, err := p.Registries.Digest(ctx, c.registry, c.repository, tag)
-		if errors.Is(err, p.NotFound) {
-			continue // deleted since it was listed
-		}
-		if err != nil {
-			return turn + max(0, i-len(fresh)-len(moving)), err
-		}
-		old, known := before[tag]
-		c.found(tag, digest, old, known)
-	}
-	return turn + max(0, len(queue)-len(fresh)-len(moving)), nil
-}
-
-func (p *Poller) selects(tag string) bool {
-	return (p.tags == nil || p.tags.MatchString(tag)) &&
-		!slices.ContainsFunc(p.exclude, func(re *regexp.Regexp) bool { return re.MatchString(tag) })
-}
-
-// accept makes the events count, and only then remembers what was seen: who
-// is stopped in between says the same again, and a push that has been seen
-// already makes no run.
-func (p *polling) accept(ctx context.Context, name string, c *changes, seen bool) error {
-	if len(c.events) > 0 {
-		body, err := json.Marshal(c.events)
-		if err != nil {
-			return err
-		}
-		if err := p.Deliver(ctx, p.Name, body, c.events); err != nil {
-			return err
-		}
-	}
-	if len(c.set) == 0 && len(c.gone) == 0 && seen {
-		return nil
-	}
-	return p.Memory.SavePolled(ctx, p.Name, name, c.set, c.gone)
-}
-
-// changes are what a pass found in a repository.
-type changes struct {
-	source, registry, repository string
-
-	events []trigger.Event
-	set    map[string]string
-	gone   []string
-}
-
-func (c *changes) found(tag, digest, before string, known bool) {
-	if known && digest == before {
-		return
-	}
-	c.set[tag] = digest
-	if !known || before != "" {
-		c.add(trigger.Push, tag, digest)
-	}
-}
-
-func (c *changes) deleted(before map[string]string, tags []string, selects func(string) bool) {
-	there := map[string]bool{}
-	for _, tag := range tags {
-		there[tag] = true
-	}
-	for _, tag := range slices.Sorted(maps.Keys(before)) {
-		if there[tag] {
-			continue
-		}
-		c.gone = append(c.gone, tag)
-		if selects(tag) {
-			c.add(trigger.Delete, tag, before[tag])
-		}
-	}
-}
-
-// add adds an event. It has neither an id nor a time: the registry tells when
-// a tag was moved as little as who did it, and the same content may come back
-// to a tag.
-func (c *changes) add(action, tag, digest string) {
-	e := trigger.Event{Source: c.source, Action: action, Observed: true}
-	if action == trigger.Push {
-		e.Ignored = manifest{tag: tag}.ignored()
-	}
-	c.events = append(c.events, named(e, c.registry, c.repository, tag, digest))
 }

@@ -59,7 +59,7 @@ func run(ctx context.Context) error {
 	fmt.Printf("%s, %d cores, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly))
 	fmt.Fprintln(b.table, "what\tdockbell\tbeside it\tratio\ttarget")
 
-	measurements := map[string]func(context.Context) error{"deploys": b.deploys, "intake": b.intake}
+	measurements := map[string]func(context.Context) error{"deploys": b.deploys, "intake": b.intake, "poll": func(ctx context.Context) error { return benchPoll(ctx, b) }}
 	names := os.Args[1:]
 	if len(names) == 0 {
 		names = slices.Sorted(maps.Keys(measurements))

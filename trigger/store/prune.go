@@ -1,0 +1,140 @@
+package store
+
+import (
+	"context"
+	"math"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// pruneStep is how many rows one step looks at: deliveries wait for no more
+// than that.
+const pruneStep = 200
+
+// Prune forgets what is older than it is to be kept, in steps that let others
+// write in between, until ctx ends. It never touches what is unfinished, nor
+// the newest run that stands in a lane: by that one later pushes are judged.
+func (s *Store) Prune(ctx context.Context, keep trigger.Keep, now time.Time) (trigger.Pruned, error) {
+	var all trigger.Pruned
+	for _, t := range []struct {
+		step  func(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error)
+		count *int
+	}{
+		{s.pruneRuns, &all.Runs},
+		{s.pruneEvents, &all.Events},
+		{s.pruneDeliveries, &all.Deliveries},
+	} {
+		for after := int64(0); after < math.MaxInt64 && ctx.Err() == nil; {
+			next, n, err := t.step(ctx, after, keep, now)
+			if err != nil {
+				return all, err
+			}
+			*t.count += n
+			after = next
+			if n > 0 {
+				pause(ctx)
+			}
+		}
+	}
+	return all, ctx.Err()
+}
+
+// prunePause lets those that wait have the disk in between.
+const prunePause = 10 * time.Millisecond
+
+func pause(ctx context.Context) {
+	select {
+	case <-time.After(prunePause):
+	case <-ctx.Done():
+	}
+}
+
+// chunk is the last of the next rows of a table that are older than a moment;
+// ok is false when there are none.
+func (s *Store) chunk(ctx context.Context, table, column string, after int64, before time.Time) (last int64, ok bool, err error) {
+	var n int
+	err = s.read.QueryRowContext(ctx, "SELECT coalesce(max(id), 0), count(*) FROM (SELECT id FROM "+table+" WHERE id > ? AND "+column+" < ? ORDER BY id LIMIT ?)",
+		after, nanos(before), pruneStep).Scan(&last, &n)
+	return last, n > 0, err
+}
+
+func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {
+	good, bad := now.Add(-keep.Successes), now.Add(-keep.Failures)
+	latest := good
+	if bad.After(good) {
+		latest = bad
+	}
+	last, ok, err := s.chunk(ctx, "runs", "created_at", after, latest)
+	if !ok {
+		return math.MaxInt64, 0, err
+	}
+	err = s.writer.do(ctx, func(w *writer) error {
+		var ids []int64
+		err := w.rows(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
+			AND (state IN ('succeeded', 'superseded', 'skipped') AND finished_at < ?3 OR state IN ('failed', 'unknown') AND finished_at < ?4)
+			AND (state IN ('failed', 'skipped', 'superseded') OR mode = 'parallel'
+				OR id <> (SELECT max(s.id) FROM runs s WHERE s.lane = runs.lane AND s.state NOT IN ('failed', 'skipped', 'superseded')))
+			RETURNING id`, []any{after, last, nanos(good), nanos(bad)}, func(rows rowScanner) error {
+			var id int64
+			err := rows.Scan(&id)
+			ids = append(ids, id)
+			return err
+		})
+		for _, id := range ids {
+			if err == nil {
+				err = w.exec("DELETE FROM attempts WHERE run_id = ?", id)
+			}
+		}
+		n = len(ids)
+		return err
+	})
+	return last, n, err
+}
+
+func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {
+	last, ok, err := s.chunk(ctx, "events", "received_at", after, now.Add(-keep.Successes))
+	if !ok {
+		return math.MaxInt64, 0, err
+	}
+	err = s.writer.do(ctx, func(w *writer) (err error) {
+		n, err = w.remove("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id)",
+			after, last, nanos(now.Add(-keep.Successes)))
+		return err
+	})
+	return last, n, err
+}
+
+// pruneDeliveries stops at the first one that has something unfinished.
+func (s *Store) pruneDeliveries(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {
+	last, ok, err := s.chunk(ctx, "deliveries", "received_at", after, now.Add(-keep.Deliveries))
+	if !ok {
+		return math.MaxInt64, 0, err
+	}
+	err = s.writer.do(ctx, func(w *writer) (err error) {
+		unfinished := int64(math.MaxInt64)
+		const oldest = `SELECT e.delivery_id FROM runs r JOIN events e ON e.id = r.event_id
+			WHERE r.state IN ('waiting', 'running') AND r.state <> 'succeeded' ORDER BY e.delivery_id LIMIT 1`
+		if _, err := w.row(oldest, nil, &unfinished); err != nil {
+			return err
+		}
+		n, err = w.remove("DELETE FROM deliveries WHERE id > ? AND id <= ? AND id < ? AND received_at < ?",
+			after, last, unfinished, nanos(now.Add(-keep.Deliveries)))
+		return err
+	})
+	return last, n, err
+}
+
+// remove gives the number of rows that are gone.
+func (w *writer) remove(query string, args ...any) (int, error) {
+	s, err := w.stmt(query)
+	if err != nil {
+		return 0, err
+	}
+	r, err := s.Exec(args...)
+	if err != nil {
+		return 0, err
+	}
+	n, err := r.RowsAffected()
+	return int(n), err
+}
