@@ -89,3 +89,14 @@ func Retryable(err error) (after time.Duration, ok bool) {
 	}
 	return 0, false
 }
+
+// ErrNotFound is a run that is not there.
+var ErrNotFound = errors.New("not found")
+
+// RefusedError is why something cannot be done about a run as it stands.
+type RefusedError struct{ why string }
+
+func (e *RefusedError) Error() string { return e.why }
+
+// Refuse makes a RefusedError.
+func Refuse(format string, args ...any) error { return &RefusedError{fmt.Sprintf(format, args...)} }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,15 @@ func (c *apiClient) flags(cmd *cobra.Command) {
 }
 
 func (c *apiClient) get(ctx context.Context, path string, query url.Values, into any) error {
+	return c.call(ctx, http.MethodGet, path, query, nil, into)
+}
+
+// post sends something with the token that allows changes.
+func (c *apiClient) post(ctx context.Context, path string, body, into any) error {
+	return c.call(ctx, http.MethodPost, path, nil, body, into)
+}
+
+func (c *apiClient) call(ctx context.Context, method, path string, query url.Values, body, into any) error {
 	if err := checkOutput(c.output); err != nil {
 		return err
 	}
@@ -41,9 +51,18 @@ func (c *apiClient) get(ctx context.Context, path string, query url.Values, into
 	}
 	u = u.JoinPath(path)
 	u.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(text))
 	if err != nil {
 		return err
+	}
+	if token := os.Getenv("DOCKBELL_TOKEN"); token != "" && body != nil {
+		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := (&http.Client{Timeout: apiTimeout}).Do(req)
 	if err != nil {

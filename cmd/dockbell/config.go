@@ -19,6 +19,7 @@ import (
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/registry"
+	"github.com/dockbell/dockbell/trigger/secret"
 	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
@@ -32,6 +33,7 @@ type configFile struct {
 		MaxBody        int64      `yaml:"maxBody"`
 		TLS            *tlsConfig `yaml:"tls"`
 		TrustedProxies []string   `yaml:"trustedProxies"`
+		Token          secret.Ref `yaml:"token"`
 	} `yaml:"server"`
 	Store      string                     `yaml:"store"`
 	Keep       keepConfig                 `yaml:"keep"`
@@ -155,6 +157,9 @@ func checkServer(n strictyaml.Node, c configFile) {
 	}
 	if s.TLS != nil && (s.TLS.Cert == "" || s.TLS.Key == "") {
 		n.Key("tls").Faultf("needs cert and key, two files")
+	}
+	if _, err := s.Token.Read(); err != nil && !s.Token.IsZero() {
+		n.Key("token").Fault(err)
 	}
 	if s.MaxBody < 0 {
 		n.Key("maxBody").Faultf("must be a number of bytes")

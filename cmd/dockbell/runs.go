@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -52,7 +53,7 @@ func runsCommand() *cobra.Command {
 	f.StringVar(&event, "event", "", "only runs of this event `id`")
 	f.IntVar(&limit, "limit", 20, "how many")
 	c.flags(cmd)
-	cmd.AddCommand(showRunCommand(&c))
+	cmd.AddCommand(showRunCommand(&c), interveneCommand(&c, "cancel", "End a run that waits"), interveneCommand(&c, "retry", "Try a run again that has failed"))
 	return cmd
 }
 
@@ -79,6 +80,35 @@ func showRunCommand(c *apiClient) *cobra.Command {
 			return printRun(cmd.OutOrStdout(), run)
 		},
 	}
+}
+
+// interveneCommand changes something about a run.
+func interveneCommand(c *apiClient, what, short string) *cobra.Command {
+	var by string
+	cmd := &cobra.Command{
+		Use:   what + " ID",
+		Short: short,
+		Long: short + `. The running dockbell must have a server.token, and DOCKBELL_TOKEN
+must be set to it here.`,
+		Example: `  dockbell runs ` + what + ` 42`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := strconv.ParseUint(args[0], 10, 63); err != nil {
+				return fmt.Errorf("%q is not the id of a run, which is a number", args[0])
+			}
+			var run server.RunView
+			if err := c.post(cmd.Context(), "/api/v1/runs/"+args[0]+"/"+what, map[string]string{"by": by}, &run); err != nil {
+				return err
+			}
+			if c.output == "json" {
+				return printJSON(cmd.OutOrStdout(), run)
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "run %s is %s: %s\n", args[0], run.State, run.Reason)
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&by, "by", os.Getenv("USER"), "who you are, for the record")
+	return cmd
 }
 
 func printRuns(w io.Writer, page server.RunPage) error {

@@ -210,11 +210,16 @@ type daemon struct {
 }
 
 // startDaemon starts one; DIR in the configuration is its folder, in which a
-// kubeconfig leads to the given address.
+// kubeconfig leads to the given address. The environment's API_TOKEN, where it
+// is set, is the token of the API.
 func startDaemon(t *testing.T, config, kubernetes string) *daemon {
 	t.Helper()
 	d := &daemon{t: t, dir: t.TempDir()}
-	config = strings.ReplaceAll("server: {listen: '127.0.0.1:0', admin: '127.0.0.1:0'}\nstore: sqlite:DIR/dockbell.db\n"+config, "DIR", d.dir)
+	apiToken := ""
+	if os.Getenv("API_TOKEN") != "" {
+		apiToken = ", token: {env: API_TOKEN}"
+	}
+	config = strings.ReplaceAll("server: {listen: '127.0.0.1:0', admin: '127.0.0.1:0'"+apiToken+"}\nstore: sqlite:DIR/dockbell.db\n"+config, "DIR", d.dir)
 	kubeconfig := fmt.Sprintf(`{"apiVersion":"v1","kind":"Config","current-context":"c","contexts":[{"name":"c","context":{"cluster":"c"}}],"clusters":[{"name":"c","cluster":{"server":"http://%s"}}]}`, kubernetes)
 	for name, text := range map[string]string{"dockbell.yaml": config, "kubeconfig": kubeconfig} {
 		if err := os.WriteFile(filepath.Join(d.dir, name), []byte(text), 0o600); err != nil {

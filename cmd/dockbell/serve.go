@@ -124,7 +124,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	srv := server.New(server.Config{
-		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Log: log, Metrics: metrics,
+		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Token: conf.token(), Log: log, Metrics: metrics,
 	})
 	// The queue knows one kind more than the rules.
 	queueKinds := map[string]trigger.Kind{callbackKind: callbackRow(client, db.Outcomes)}
@@ -169,6 +169,15 @@ func (c *config) tls(log *slog.Logger) (*tls.Config, error) {
 		return nil, fmt.Errorf("server.tls: %w", err)
 	}
 	return secure, nil
+}
+
+// token reads what those must know who change something by the API; nil when
+// none is configured.
+func (c *config) token() func() (string, error) {
+	if c.Server.Token.IsZero() {
+		return nil
+	}
+	return c.Server.Token.Read
 }
 
 // withCallback adds to the runs of an event the one that tells its sender how

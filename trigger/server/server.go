@@ -30,6 +30,8 @@ type Store interface {
 	Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error)
 	Live(ctx context.Context) (waiting, running int, err error)
 	Ping(ctx context.Context) error
+	Cancel(ctx context.Context, id int64, why string, now time.Time) error
+	Retry(ctx context.Context, id int64, why string, now time.Time) error
 }
 
 // Config is what a server is made of.
@@ -42,8 +44,11 @@ type Config struct {
 	MaxBody int64
 	// TrustedProxies are believed when they say whom they forward for.
 	TrustedProxies []netip.Prefix
-	Log            *slog.Logger
-	Metrics        *prometheus.Registry
+	// Token is what those must know who change something by the API; nil when
+	// nobody may.
+	Token   func() (string, error)
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
 }
 
 // Server answers requests. Hooks and Admin give its two sides.
@@ -90,6 +95,8 @@ func (s *Server) Admin() http.Handler {
 	r.HandleFunc("/api/v1/runs", s.listRuns).Methods(http.MethodGet)
 	r.HandleFunc("/api/v1/runs/{id}", s.showRun).Methods(http.MethodGet)
 	r.HandleFunc("/api/v1/events", s.listEvents).Methods(http.MethodGet)
+	r.HandleFunc("/api/v1/runs/{id}/cancel", s.intervene("cancelled", s.Store.Cancel)).Methods(http.MethodPost)
+	r.HandleFunc("/api/v1/runs/{id}/retry", s.intervene("tried again", s.Store.Retry)).Methods(http.MethodPost)
 	s.errors(r, http.MethodGet)
 	return r
 }

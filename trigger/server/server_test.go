@@ -49,8 +49,9 @@ type station struct {
 	admin http.Handler
 	log   *buffer
 
-	more   string       // sources besides the usual ones
-	client *http.Client // what sources reach the rest of the world by
+	more   string                 // sources besides the usual ones
+	client *http.Client           // what sources reach the rest of the world by
+	token  func() (string, error) // of the API
 }
 
 // match makes one run for each push of a repository that begins with shop/,
@@ -99,7 +100,7 @@ func (s *station) use(st Store) {
 	c := Config{
 		Sources: map[string]*source.Source{}, Match: match, Store: st, MaxBody: 10_000,
 		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")},
+		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Token: s.token,
 	}
 	for _, name := range n.Keys() {
 		c.Sources[name] = source.Load(name, n.Key(name), source.Outside{Client: s.client})

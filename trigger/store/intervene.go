@@ -1,0 +1,86 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// Cancel ends a run that waits. One that runs or has ended is refused with a
+// [trigger.RefusedError].
+func (s *Store) Cancel(ctx context.Context, id int64, why string, now time.Time) error {
+	return s.change(ctx, id, func(w *writer, r trigger.Run) error {
+		if r.State != trigger.Waiting {
+			return trigger.Refuse("run %d is %s: only one that waits can be cancelled", id, r.State)
+		}
+		err := w.exec("UPDATE runs SET state = 'skipped', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", why, nanos(now), id)
+		if err != nil {
+			return err
+		}
+		if r.Mode != trigger.Parallel && !r.After {
+			if err := w.promote(r.Lane); err != nil {
+				return err
+			}
+		}
+		if r.Followed {
+			return w.startFollowers(r.EventID)
+		}
+		return nil
+	})
+}
+
+// Retry makes a run wait again that has failed or whose end is not known, with
+// as many tries as it had. It is refused with a [trigger.RefusedError] for any
+// other, and where a newer run has taken its place: that would be a step back.
+func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) error {
+	return s.change(ctx, id, func(w *writer, r trigger.Run) error {
+		if r.State != trigger.Failed && r.State != trigger.Unknown {
+			return trigger.Refuse("run %d is %s: only one that has failed, or whose end is not known, can be tried again", id, r.State)
+		}
+		if r.Attempt == 0 {
+			return trigger.Refuse("run %d could not be made: %s", id, r.Reason)
+		}
+		var lane any
+		due := any(nanos(now))
+		if r.Mode != trigger.Parallel && !r.After {
+			var newer int64
+			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND state NOT IN ('failed', 'skipped', 'superseded') ORDER BY id DESC LIMIT 1"
+			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
+				return err
+			} else if taken && r.Mode == trigger.Latest {
+				return trigger.Refuse("run %d has taken its place", newer)
+			}
+			busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{r.Lane}, new(int))
+			if err != nil {
+				return err
+			}
+			if lane = r.Lane; busy {
+				due = nil
+			}
+		}
+		w.due = true
+		attempts := r.Attempts
+		if attempts > 0 {
+			attempts += r.Attempt
+		}
+		return w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, live_lane = ?, due_at = ? WHERE id = ?",
+			why, attempts, nanos(now), lane, due, id)
+	})
+}
+
+// change does something about a run that is there.
+func (s *Store) change(ctx context.Context, id int64, do func(w *writer, r trigger.Run) error) error {
+	return s.writer.do(ctx, func(w *writer) error {
+		var r trigger.Run
+		ok, err := w.row(selectRuns+" WHERE r.id = ?", []any{id}, runColumns(&r)...)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fmt.Errorf("run %d: %w", id, trigger.ErrNotFound)
+		}
+		return do(w, r)
+	})
+}
