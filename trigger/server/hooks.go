@@ -63,6 +63,14 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, "", verdictUnknown, http.StatusNotFound, "there is no such source in the configuration")
 		return
 	}
+	if r.Method == http.MethodGet {
+		if !configured.TakesGet() || !r.URL.Query().Has("payload") {
+			w.Header().Set("Allow", http.MethodPost)
+			s.refuse(w, r, name, verdictMalformed, http.StatusMethodNotAllowed, "this source takes POST only")
+			return
+		}
+		fromQuery(r)
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -126,6 +134,16 @@ func (s *Server) accept(ctx context.Context, d trigger.Delivery, events []trigge
 	}
 	out, verdict = s.acknowledge(d.Source, receipt, planned, ignored)
 	return out, verdict, nil
+}
+
+// fromQuery makes the payload in a query what a POST would have had for its
+// body.
+func fromQuery(r *http.Request) {
+	query := r.URL.Query()
+	r.Body = io.NopCloser(strings.NewReader(query.Get("payload")))
+	r.Header.Set("Content-Type", "application/json")
+	query.Del("payload")
+	r.URL.RawQuery = query.Encode()
 }
 
 // request is a delivery with all by which its sender can be known.

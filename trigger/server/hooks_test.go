@@ -17,6 +17,7 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"regexp"
 	"strings"
@@ -92,7 +93,7 @@ func TestStatus(t *testing.T) {
 
 		{"unknown source", "POST", "/hooks/nobody", hubPush("shop/web", "v1"), nil, 404, "there is no such source"},
 		{"OPTIONS at an unknown source", "OPTIONS", "/hooks/nobody", "", nil, 404, "there is no such source"},
-		{"GET", "GET", "/hooks/hub?token=" + token, "", nil, 405, "GET is not allowed at /hooks/hub"},
+		{"GET", "GET", "/hooks/hub?token=" + token, "", nil, 405, "this source takes POST only"},
 		{"PUT", "PUT", "/hooks/hub?token=" + token, hubPush("shop/web", "v1"), nil, 405, "PUT is not allowed at /hooks/hub"},
 		{"OPTIONS where nobody asks so", "OPTIONS", "/hooks/hub", "", nil, 405, "this source takes POST only"},
 		{"too large", "POST", "/hooks/hub?token=" + token, strings.Repeat("x", 10_001), nil, 413, "larger than 10000 bytes; server.maxBody allows more"},
@@ -501,5 +502,29 @@ func TestLogNamesTheIDs(t *testing.T) {
 	s.post("/hooks/open", hubPush("shop/web", "v1"))
 	if want := `level=INFO msg=event source=open delivery=1 event=1 image=docker.io/shop/web:v1 action=push runs=[1]`; !strings.Contains(s.log.String(), want) {
 		t.Errorf("got\n%s\nwant %s", s.log, want)
+	}
+}
+
+// Gitea can be told to deliver by GET. The signature is over the payload.
+func TestDeliveryByGet(t *testing.T) {
+	s := newStation(t)
+	s.more = "gitea: {type: gitea, auth: {signature: {env: TEST_TOKEN}}}\n"
+	s.use(s.store)
+	const payload = `{"action":"created","package":{"type":"container","name":"web","version":"v1","owner":{"login":"shop"},"html_url":"https://gitea.example/shop/-/packages/container/web/v1"}}`
+	mac := hmac.New(sha256.New, []byte(token))
+	mac.Write([]byte(payload))
+	header := []string{"X-Gitea-Event", "package", "X-Gitea-Signature", hex.EncodeToString(mac.Sum(nil))}
+	for _, tt := range []struct {
+		target string
+		status int
+	}{
+		{"/hooks/gitea?payload=" + url.QueryEscape(payload), 202},
+		{"/hooks/gitea?payload=" + url.QueryEscape(payload+" "), 401},
+		{"/hooks/gitea", 405},
+		{"/hooks/hub?token=" + token + "&payload=" + url.QueryEscape(hubPush("shop/web", "v1")), 405},
+	} {
+		if w := ask(s.hooks, http.MethodGet, tt.target, "", header...); w.Code != tt.status {
+			t.Errorf("%s: %d %s, want %d", tt.target, w.Code, w.Body, tt.status)
+		}
 	}
 }

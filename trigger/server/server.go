@@ -80,7 +80,7 @@ func New(c Config) *Server {
 // Hooks is the public side: nothing but the intake.
 func (s *Server) Hooks() http.Handler {
 	r := mux.NewRouter().SkipClean(true) // some senders take a redirect for a success
-	r.HandleFunc("/hooks/{source}", s.deliver).Methods(http.MethodPost)
+	r.HandleFunc("/hooks/{source}", s.deliver).Methods(http.MethodPost, http.MethodGet)
 	r.HandleFunc("/hooks/{source}", s.options).Methods(http.MethodOptions)
 	s.errors(r, http.MethodPost)
 	return r

@@ -50,14 +50,19 @@ func acrEvent(body []byte) (trigger.Event, error) {
 	return e, nil
 }
 
+// recogniseACR knows the event without an envelope. Only Azure sends it, save
+// as the data of an event whose envelope is in the headers.
 func recogniseACR(l look) bool {
-	if l.list {
+	if l.list || isCloudEvent(l) {
 		return false
 	}
-	if strings.HasPrefix(l.header.Get("User-Agent"), "AzureContainerRegistry/") {
+	if strings.HasPrefix(l.header.Get("User-Agent"), "AzureContainerRegistry") {
 		return true
 	}
-	return l.has("id", "timestamp", "action") && (l.has("target") || strings.EqualFold(l.text("action"), "ping"))
+	if !l.has("action", "target") {
+		return l.has("id", "timestamp", "action") && strings.EqualFold(l.text("action"), "ping")
+	}
+	return l.has("id", "timestamp") || l.has("request") || l.inner("target").has("repository")
 }
 
 func sampleACR(img trigger.Image, at time.Time) (http.Header, []byte) {

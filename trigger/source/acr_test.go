@@ -1,6 +1,9 @@
 package source
 
-import "testing"
+import (
+	"net/http"
+	"testing"
+)
 
 func TestNotACR(t *testing.T) {
 	refused(t, "azure-acr", map[string]string{
@@ -19,6 +22,32 @@ func TestNotACR(t *testing.T) {
 		"tag a number":         `{"action": "push", "target": {"repository": "a/b", "tag": 1}}`,
 		"ping in another form": `{"zen": "x", "hook_id": 1}`,
 	})
+}
+
+// Nothing but the form tells who sends it: the webhook has no headers of its
+// own.
+func TestRecogniseACR(t *testing.T) {
+	const push = `{"action": "push", "target": {"repository": "a/b", "tag": "1"}, "request": {"host": "dockyard.azurecr.io"}}`
+	tests := []struct {
+		name, header, value, body string
+		want                      bool
+	}{
+		{"no id and time", "", "", push, true},
+		{"User-Agent", "User-Agent", "AzureContainerRegistry/1.0", `{"action": "ping"}`, true},
+		{"User-Agent, no version", "User-Agent", "AzureContainerRegistry", `{"action": "ping"}`, true},
+		{"any action", "", "", `{"action": "published"}`, false},
+		{"target of something", "", "", `{"action": "created", "target": {"url": "https://yard.example/"}}`, false},
+		{"data of a CloudEvent", "Ce-Type", "Microsoft.ContainerRegistry.ImagePushed", push, false},
+	}
+	for _, tt := range tests {
+		h := http.Header{}
+		if tt.header != "" {
+			h.Set(tt.header, tt.value)
+		}
+		if got := recogniseACR(glance(h, []byte(tt.body))); got != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+	}
 }
 
 func FuzzParseACR(f *testing.F) { fuzzParse(f, "azure-acr") }

@@ -117,11 +117,8 @@ func aliyunPush(e trigger.Event, registry, repository, tag, digest string) (trig
 	if err != nil {
 		return e, err
 	}
-	if img.Tag == "" && img.Digest == "" {
-		return e, errors.New("neither tag nor digest")
-	}
-	e.Image, e.Action, e.Ignored = img, trigger.Push, manifest{tag: img.Tag}.ignored()
-	return e, nil
+	e.Action, e.Ignored = trigger.Push, manifest{tag: img.Tag}.ignored()
+	return named(e, registry, repository, tag, digest), nil
 }
 
 var aliyunRegion = regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
@@ -146,6 +143,9 @@ func recogniseAliyun(l look) bool {
 		return false
 	}
 	r := l.inner("repository")
+	if r.has("repo_name") {
+		return false // Docker Hub's name for the full name
+	}
 	return r.has("repo_full_name") || r.has("region") || r.has("repo_origin_type") || l.inner("push_data").has("digest")
 }
 

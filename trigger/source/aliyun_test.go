@@ -8,7 +8,6 @@ func TestNotAliyun(t *testing.T) {
 		"a list":              `[]`,
 		"no repository":       `{"push_data": {"tag": "1"}}`,
 		"no push_data":        `{"repository": {"repo_full_name": "a/b"}}`,
-		"no tag":              `{"push_data": {}, "repository": {"repo_full_name": "a/b"}}`,
 		"no name":             `{"push_data": {"tag": "1"}, "repository": {}}`,
 		"bad tag":             `{"push_data": {"tag": "$(id)"}, "repository": {"repo_full_name": "a/b"}}`,
 		"event, no data":      `{"specversion": "1.0", "source": "acs.cr", "type": "cr:Artifact:PushCompleted"}`,

@@ -151,15 +151,15 @@ func (g gridEvent) loginServer() string {
 	return ""
 }
 
-// recogniseEventGrid knows the Event Grid schema, whatever the event, and
-// CloudEvents that are of the registry or of Event Grid itself.
+// recogniseEventGrid knows the Event Grid schema, whatever the event, and the
+// CloudEvents of Azure's own services, whose types begin alike. Those of others
+// that Event Grid only routes are left to who knows them.
 func recogniseEventGrid(l look) bool {
 	if !l.has("specversion") {
 		return l.has("eventType", "data") || l.header.Get("aeg-event-type") != ""
 	}
 	t, source := l.text("type"), strings.ToLower(l.text("source"))
-	return strings.HasPrefix(t, "Microsoft.ContainerRegistry.") || strings.HasPrefix(t, "Microsoft.EventGrid.") ||
-		strings.Contains(source, "/microsoft.containerregistry/")
+	return strings.HasPrefix(t, "Microsoft.") || strings.Contains(source, "/microsoft.containerregistry/")
 }
 
 func sampleEventGrid(img trigger.Image, at time.Time) (http.Header, []byte) {

@@ -129,6 +129,10 @@ func TestRecogniseEventGrid(t *testing.T) {
 	if recogniseEventGrid(custom) {
 		t.Error("somebody's own event, routed by Event Grid, is recognised")
 	}
+	other := glance(http.Header{}, []byte(`{"specversion": "1.0", "type": "Microsoft.Storage.BlobCreated", "source": "/subscriptions/1/providers/Microsoft.Storage/storageAccounts/yard", "id": "1"}`))
+	if !recogniseEventGrid(other) {
+		t.Error("the event of another of Azure's services is not recognised")
+	}
 }
 
 func TestSampleEventGrid(t *testing.T) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -30,7 +29,10 @@ type cdEvent struct {
 	} `json:"subject"`
 }
 
-const cdPrefix = "dev.cdevents."
+const (
+	cdPrefix = "dev.cdevents."
+	cdCustom = "dev.cdeventsx." // events of somebody's own, none of them known here
+)
 
 // cdVerdicts are the events about artifacts, by the start of their type: the
 // version follows.
@@ -76,8 +78,9 @@ func cdEventOf(c cloudEvent) (trigger.Event, error) {
 		return e, errors.New("no subject.id")
 	}
 	p, err := parsePackageURL(d.Subject.ID)
-	if err != nil {
-		return e, fmt.Errorf("subject.id: %w", err)
+	if err != nil { // as before version 0.3, when an id could be of any form
+		e.Ignored = "subject.id: " + err.Error()
+		return e, nil
 	}
 	if p.kind != "oci" && p.kind != "docker" {
 		e.Ignored = "artifact"
@@ -160,7 +163,8 @@ func recogniseCDEvents(l look) bool {
 	if kind == "" {
 		kind = l.inner("context").text("type")
 	}
-	return strings.HasPrefix(strings.ToLower(kind), cdPrefix)
+	kind = strings.ToLower(kind)
+	return strings.HasPrefix(kind, cdPrefix) || strings.HasPrefix(kind, cdCustom)
 }
 
 func sampleCDEvents(img trigger.Image, at time.Time) (http.Header, []byte) {

@@ -111,9 +111,12 @@ func (c cloudEvent) event() (trigger.Event, error) {
 	if e.Action == "" {
 		return e, nil
 	}
-	data, err := readCEData(c.Data)
-	if err != nil {
-		return e, fmt.Errorf("data: %w", err)
+	data := ceData{}
+	if text := bytes.TrimSpace(c.Data); len(text) > 0 && string(text) != "null" { // the subject may tell enough
+		var err error
+		if data, err = readCEData(text); err != nil {
+			return e, fmt.Errorf("data: %w", err)
+		}
 	}
 	if data.contradict(&e); e.Action == "" {
 		return e, nil
@@ -260,7 +263,7 @@ func (c cloudEvent) image(data ceData) (registry, repository, tag, digest string
 	if registry == "" && data.text("repository") == repository {
 		registry, repository, _ = takeApart(repository, "")
 	}
-	registry = host(hostOf(data.text("registry", "registryurl", "registryhost", "loginserver", "host")), registry, c.ecr(data), c.origin())
+	registry = host(hostOf(data.text("registry", "registryurl", "registryhost", "loginserver", "host")), registry, c.ecr(data), c.origin(repository))
 	return registry, repository, tag, digest
 }
 
@@ -285,9 +288,13 @@ func (c cloudEvent) ecr(data ceData) string {
 	return ecrDelivery{Region: m[1], Account: cmp.Or(data.text("registryid"), m[2])}.registry()
 }
 
-// origin is the source where that is the address of a host and nothing below
-// it: who sends a push from there is the registry.
-func (c cloudEvent) origin() string {
+// origin is the host of the source where that is the address of a host and
+// nothing below it, or of the very repository: who sends a push from there is
+// the registry.
+func (c cloudEvent) origin(repository string) string {
+	if r, name, _ := takeApart(string(c.Source), ""); name == repository && r != "" {
+		return r
+	}
 	u, err := url.Parse(string(c.Source))
 	if err != nil || strings.Trim(u.Path, "/") != "" || u.Scheme != "https" && u.Scheme != "http" {
 		return ""
@@ -322,7 +329,7 @@ func recogniseCloudEvents(l look) bool {
 	if !isCloudEvent(l) {
 		return false
 	}
-	for _, other := range []func(look) bool{recogniseEventGrid, hasHarborForm, recogniseZot, recogniseCDEvents, recogniseAliyun} {
+	for _, other := range []func(look) bool{recogniseEventGrid, hasHarborForm, recogniseZot, recogniseCDEvents, recogniseAliyun, recogniseGCR, recogniseGAR} {
 		if other(l) {
 			return false
 		}

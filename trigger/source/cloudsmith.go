@@ -18,7 +18,8 @@ import (
 // cloudsmithDelivery is an event of Cloudsmith (Cloudsmith documentation,
 // "Webhooks", section "Webhook Payload Formats"; the fields of the package are
 // those of its API). The format of the body is set with the webhook: an
-// object, a list of one, or an object in a form.
+// object, a list of one, or an object in a form; and its Content-Type apart
+// from that.
 type cloudsmithDelivery struct {
 	Meta struct {
 		Event   string          `json:"event_id"`   // the type of the event
@@ -55,13 +56,14 @@ var cloudsmithIgnored = map[string]string{
 	"package.syncing":          "not-available-yet",
 	"package.failed":           "failed-push",
 	"package.security_scanned": "scan",
+	"package.downloaded":       "pull",
 	"package.quarantined":      "quarantine",
 	"package.released":         "quarantine",
 }
 
 func parseCloudsmith(h http.Header, body []byte) ([]trigger.Event, error) {
 	const want = `expected an event of Cloudsmith, {"meta": {"event_id": …}, "data": {…}}: %w`
-	body = payload(h, body)
+	body = cloudsmithJSON(h, body)
 	elements := make([]each[cloudsmithDelivery], 1)
 	var err error
 	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("[")) {
@@ -84,6 +86,15 @@ func parseCloudsmith(h http.Header, body []byte) ([]trigger.Event, error) {
 		return nil, fmt.Errorf(want, err)
 	}
 	return events, nil
+}
+
+// cloudsmithJSON is the JSON of a body, which may be a form whatever its
+// Content-Type says.
+func cloudsmithJSON(h http.Header, body []byte) []byte {
+	if bytes.HasPrefix(bytes.TrimSpace(body), []byte("payload=")) {
+		h = http.Header{"Content-Type": {"application/x-www-form-urlencoded"}}
+	}
+	return payload(h, body)
 }
 
 const cloudsmithRetag = "package.tags_updated"

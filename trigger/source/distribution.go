@@ -19,7 +19,7 @@ import (
 // notifications", sections "Envelope" and "Events"). GitLab's registry sends
 // the same. Versions 1 and 2 of the media type do not differ in the body.
 type distributionEvent struct {
-	ID        string          `json:"id"`
+	ID        freeText        `json:"id"`
 	Timestamp json.RawMessage `json:"timestamp"`
 	Action    string          `json:"action"`
 	Target    struct {
@@ -42,7 +42,7 @@ type distributionEvent struct {
 		Host string `json:"host"`
 	} `json:"request"`
 	Actor struct {
-		Name string `json:"name"`
+		Name freeText `json:"name"`
 	} `json:"actor"`
 }
 
@@ -89,9 +89,9 @@ func (d distributionEvent) event() (trigger.Event, error) {
 	}
 	t := d.Target
 	e := trigger.Event{
-		ID:         d.ID,
+		ID:         string(d.ID),
 		MediaType:  t.MediaType,
-		Actor:      d.Actor.Name,
+		Actor:      string(d.Actor.Name),
 		OccurredAt: moment(d.Timestamp, time.UTC),
 	}
 	// The action counts, not the presence of a tag: the pull that a deploy

@@ -19,11 +19,11 @@ import (
 // event id and no other kind of event. Only what is used is named here: other
 // fields change their type between one sample and the next.
 type dockerHubPush struct {
-	CallbackURL string `json:"callback_url"`
+	CallbackURL freeText `json:"callback_url"`
 	PushData    *struct {
 		PushedAt  json.RawMessage `json:"pushed_at"` // seconds, written as an integer or as 1.4e+09
-		Pusher    string          `json:"pusher"`
-		Tag       string          `json:"tag"`
+		Pusher    freeText        `json:"pusher"`
+		Tag       string          `json:"tag"`        // automated builds once sent none
 		MediaType string          `json:"media_type"` // of the config, not of the manifest
 	} `json:"push_data"`
 	Repository *struct {
@@ -57,21 +57,23 @@ func dockerHubEvent(body []byte) (trigger.Event, error) {
 		return trigger.Event{}, errors.New("no push_data")
 	case p.Repository == nil:
 		return trigger.Event{}, errors.New("no repository")
-	case p.PushData.Tag == "":
-		return trigger.Event{}, errors.New("no push_data.tag")
 	}
 	img, err := trigger.NewImage(trigger.DockerHub, p.repository(), p.PushData.Tag, "")
 	if err != nil {
 		return trigger.Event{}, err
 	}
-	return trigger.Event{
+	e := trigger.Event{
 		Image:      img,
 		Action:     trigger.Push,
-		Actor:      p.PushData.Pusher,
+		Actor:      string(p.PushData.Pusher),
 		OccurredAt: moment(p.PushData.PushedAt, time.UTC),
 		Ignored:    manifest{tag: img.Tag, parts: []string{p.PushData.MediaType}}.ignored(),
-		Callback:   dockerHubCallback(p.CallbackURL),
-	}, nil
+		Callback:   dockerHubCallback(string(p.CallbackURL)),
+	}
+	if img.Tag == "" && img.Digest == "" {
+		e.Ignored = "no tag"
+	}
+	return e, nil
 }
 
 // repository is the name with its namespace, which repo_name may lack. A name
@@ -143,7 +145,7 @@ func sampleDockerHub(img trigger.Image, at time.Time) (http.Header, []byte) {
 			"media_type": "application/vnd.oci.image.config.v1+json",
 			"pushed_at":  at.Unix(),
 			"pusher":     "pilot",
-			"tag":        cmp.Or(img.Tag, "latest"), // there is no push without one
+			"tag":        cmp.Or(img.Tag, "latest"), // a push is of a tag
 		},
 		"repository": map[string]any{
 			"comment_count":    0,

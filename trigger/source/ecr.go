@@ -53,13 +53,23 @@ var ecrIgnored = map[string]string{
 	"ECR Referrer Action":           "artifact",
 }
 
-func parseECR(_ http.Header, body []byte) ([]trigger.Event, error) {
+func parseECR(h http.Header, body []byte) ([]trigger.Event, error) {
 	e, err := ecrEvent(body)
+	if err != nil && isRawSNS(h) {
+		// A topic may carry other messages, too, and they come as they are.
+		return []trigger.Event{{ID: h.Get(snsMessageID), Ignored: "other-event"}}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf(`expected an event of EventBridge, {"detail-type": …, "source": …, "detail": {…}}, or a message of SNS: %w`, err)
 	}
 	return []trigger.Event{e}, nil
 }
+
+const snsMessageID = "X-Amz-Sns-Message-Id"
+
+// isRawSNS knows what SNS delivers without its envelope (Amazon SNS, "Raw
+// message delivery").
+func isRawSNS(h http.Header) bool { return h.Get("X-Amz-Sns-Rawdelivery") == "true" }
 
 func ecrEvent(body []byte) (trigger.Event, error) {
 	var d ecrDelivery
@@ -187,7 +197,7 @@ func recogniseECR(l look) bool {
 	if l.list || l.has("specversion") {
 		return false
 	}
-	return l.has("detail-type", "source", "detail") || l.has("Type", "MessageId", "TopicArn")
+	return l.has("detail-type", "source", "detail") || l.has("Type", "MessageId", "TopicArn") || isRawSNS(l.header)
 }
 
 var ecrHost = regexp.MustCompile(`^([0-9]{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.`)

@@ -1,12 +1,14 @@
 package source
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
@@ -56,13 +58,13 @@ func (p *paths) UnmarshalYAML(n *yaml.Node) error {
 }
 
 // usualFields are for what people post from their builds: a name and a tag,
-// or a whole reference.
+// a whole reference, or the parts of one in an object as Helm charts have it.
 var usualFields = fields{
-	Image:      paths{"image", "name"},
-	Registry:   paths{"registry"},
-	Repository: paths{"repository"},
-	Tag:        paths{"tag"},
-	Digest:     paths{"digest"},
+	Image:      paths{"image", "name", "image.name"},
+	Registry:   paths{"registry", "image.registry"},
+	Repository: paths{"repository", "image.repository"},
+	Tag:        paths{"tag", "tags", "image.tag"},
+	Digest:     paths{"digest", "image.digest"},
 	Actor:      paths{"actor"},
 	ID:         paths{"id"},
 	Time:       paths{"time"},
@@ -114,10 +116,7 @@ func generic(f fields) Sender {
 
 func (f fields) parse(h http.Header, body []byte) ([]trigger.Event, error) {
 	const want = "expected JSON that has the image where the source's fields say: %w"
-	// What `curl -d` posts says of itself that it is a form, whatever it is.
-	if inner := payload(h, body); len(inner) > 0 {
-		body = inner
-	}
+	body = postedJSON(h, body)
 	var whole json.RawMessage
 	if err := readJSON(body, &whole); err != nil {
 		return nil, fmt.Errorf(want, err)
@@ -148,6 +147,30 @@ func (f fields) parse(h http.Header, body []byte) ([]trigger.Event, error) {
 	return events, nil
 }
 
+// postedJSON is the JSON of a body. What `curl -d` posts says of itself that it
+// is a form, whatever it is; when it is one, its fields are those of an object.
+func postedJSON(h http.Header, body []byte) []byte {
+	body = bytes.TrimSpace(body)
+	if !isForm(h) || bytes.HasPrefix(body, []byte("{")) || bytes.HasPrefix(body, []byte("[")) {
+		return body
+	}
+	if inner := payload(h, body); len(inner) > 0 {
+		return inner
+	}
+	form, err := url.ParseQuery(string(body))
+	if err != nil || !bytes.Contains(body, []byte("=")) {
+		return body
+	}
+	object := map[string]any{}
+	for key, values := range form {
+		if object[key] = values; len(values) == 1 {
+			object[key] = values[0]
+		}
+	}
+	text, _ := json.Marshal(object) // strings always marshal
+	return text
+}
+
 const otherEvent = "other-event"
 
 func unreadable(err error) trigger.Event { return trigger.Event{Ignored: "unreadable: " + err.Error()} }
@@ -162,10 +185,14 @@ func (f fields) events(element gjson.Result) ([]trigger.Event, error) {
 			return []trigger.Event{{Ignored: otherEvent}}, nil
 		}
 	}
+	registry, path := registryAddress(one(element, f.Registry))
 	img := trigger.Image{
-		Registry:   one(element, f.Registry),
+		Registry:   registry,
 		Repository: one(element, f.Repository),
 		Digest:     one(element, f.Digest),
+	}
+	if first, rest, ok := strings.Cut(img.Repository, "/"); ok && trigger.IsRegistry(first) && (img.Registry == "" || strings.EqualFold(img.Registry, first)) {
+		img.Registry, img.Repository = first, rest
 	}
 	tags := several(element, f.Tag)
 	if ref := one(element, f.Image); ref != "" {
@@ -185,6 +212,9 @@ func (f fields) events(element gjson.Result) ([]trigger.Event, error) {
 	}
 	if img.Repository == "" {
 		return nil, errors.New("no image and no repository")
+	}
+	if path != "" && !strings.HasPrefix(img.Repository, path+"/") {
+		img.Repository = path + "/" + img.Repository
 	}
 	if len(tags) == 0 {
 		tags = []string{""}
@@ -212,6 +242,20 @@ func (f fields) events(element gjson.Result) ([]trigger.Event, error) {
 		return nil, first
 	}
 	return all, nil
+}
+
+// registryAddress is the host in what somebody calls a registry, and the path
+// that all names of images there begin with: ghcr.io/dockyard, or none in
+// https://index.docker.io/v1/, for that one is of the API.
+func registryAddress(s string) (host, path string) {
+	if _, rest, ok := strings.Cut(s, "://"); ok {
+		s = rest
+	}
+	host, path, _ = strings.Cut(s, "/")
+	if path = strings.Trim(path, "/"); path == "v1" || path == "v2" {
+		path = ""
+	}
+	return host, path
 }
 
 // find gives what the first of the paths yields that yields something of use.
@@ -246,7 +290,7 @@ func several(element gjson.Result, from paths) []string {
 func scalar(r gjson.Result) string {
 	switch r.Type {
 	case gjson.String:
-		return r.Str
+		return strings.TrimSpace(r.Str) // a file's last line ends, as scripts read it
 	case gjson.Number:
 		return r.Raw
 	}

@@ -57,7 +57,15 @@ func TestGenericFields(t *testing.T) {
 		{"parts, neither tag nor digest", parts, `{"repo": {"name": "dockyard/pilot"}}`, []string{"ignored: neither tag nor digest"}},
 		{"parts, a bad tag among good", parts, `{"repo": {"name": "dockyard/pilot", "tags": ["1", "a b"]}}`, []string{"dockyard/pilot:1", `ignored: unreadable: tag "a b" is not a tag`}},
 		{"parts, bad tags only", parts, `{"repo": {"name": "dockyard/pilot", "tags": ["a b"]}}`, nil},
-		{"parts, bad host", parts, `{"host": "https://registry.example.com", "repo": {"name": "dockyard/pilot", "tags": "1"}}`, nil},
+		{"parts, an address for the host", parts, `{"host": "https://registry.example.com/v2/", "repo": {"name": "dockyard/pilot", "tags": "1"}}`, []string{"registry.example.com/dockyard/pilot:1"}},
+		{"parts, a path below the host", parts, `{"host": "registry.example.com/dockyard", "repo": {"name": "night/pilot", "tags": "1"}}`, []string{"registry.example.com/dockyard/night/pilot:1"}},
+		{"parts, the path in the name, too", parts, `{"host": "registry.example.com/dockyard/", "repo": {"name": "dockyard/pilot", "tags": "1"}}`, []string{"registry.example.com/dockyard/pilot:1"}},
+		{"parts, the whole address in the name, too", parts, `{"host": "registry.example.com/dockyard", "repo": {"name": "registry.example.com/dockyard/pilot", "tags": "1"}}`, []string{"registry.example.com/dockyard/pilot:1"}},
+		{"a path below the host beside a name", "{image: image, registry: host}", `{"host": "registry.example.com/dockyard", "image": "pilot:1"}`, []string{"registry.example.com/dockyard/pilot:1"}},
+		{"parts, bad host", parts, `{"host": "registry example", "repo": {"name": "dockyard/pilot", "tags": "1"}}`, nil},
+		{"parts, a host in the name", parts, `{"repo": {"name": "registry.example.com:5000/dockyard/pilot", "tags": "1"}}`, []string{"registry.example.com:5000/dockyard/pilot:1"}},
+		{"parts, the host in the name, too", parts, `{"host": "registry.example.com", "repo": {"name": "Registry.example.com/dockyard/pilot", "tags": "1"}}`, []string{"registry.example.com/dockyard/pilot:1"}},
+		{"parts, a project like a host", parts, `{"host": "gcr.io", "repo": {"name": "example.com/dockyard/pilot", "tags": "1"}}`, []string{"gcr.io/example.com/dockyard/pilot:1"}},
 		{"parts, bad name", parts, `{"repo": {"name": "dockyard//pilot", "tags": "1"}}`, nil},
 		{"parts, no name", parts, `{"repo": {"tags": "1"}}`, nil},
 		{"parts, the name is a list", parts, `{"repo": {"name": ["dockyard/pilot"], "tags": "1"}}`, nil},
@@ -176,7 +184,7 @@ func TestNotGeneric(t *testing.T) {
 	})
 	s := open(t, genericType)
 	form := http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}}
-	for _, body := range []string{"", "image=a/b:1", "payload=", "payload={", "payload=%zz", "x=1&payload=%5B1%5D"} {
+	for _, body := range []string{"", "hello", "hello=", "image=a+b:1", "%zz=1", "image={}", "payload=", "payload={", "payload=%zz", "x=1&payload=%5B1%5D"} {
 		if events, err := s.Parse(form, []byte(body)); err == nil {
 			t.Errorf("form %q gives %v", body, events)
 		}

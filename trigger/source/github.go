@@ -41,10 +41,14 @@ type githubPackage struct {
 	Owner     each[githubUser] `json:"owner"`
 	UpdatedAt json.RawMessage  `json:"updated_at"`
 	Version   *githubVersion   `json:"package_version"`
+	Registry  each[struct {
+		URL freeText `json:"url"`
+	}] `json:"registry"`
 }
 
 // githubVersion is a manifest. Its name is the digest; its own times are
-// mostly of the year 1.
+// mostly of the year 1. The Docker registry of before ghcr.io had the tag for
+// its version, and nothing of the manifest.
 type githubVersion struct {
 	Name      freeText               `json:"name"`
 	Version   freeText               `json:"version"`
@@ -86,7 +90,7 @@ func parseGitHub(h http.Header, body []byte) ([]trigger.Event, error) {
 // body tells enough.
 func githubEvent(kind string, body []byte) (trigger.Event, error) {
 	switch strings.ToLower(kind) {
-	case "", "package", "registry_package":
+	case "", "package", "registry_package", "package_v2": // the last is what ghcr.io was new under
 	default:
 		var keys map[string]json.RawMessage
 		if err := readJSON(body, &keys); err != nil {
@@ -102,6 +106,8 @@ func githubEvent(kind string, body []byte) (trigger.Event, error) {
 		return trigger.Event{}, err
 	}
 	switch p := cmp.Or(d.Package, d.RegistryPackage); {
+	case p != nil && p.Version == nil && kind == "":
+		return trigger.Event{}, errors.New("no package_version")
 	case p != nil:
 		return d.event(*p)
 	case d.Zen != nil && d.HookID != nil:
@@ -123,8 +129,9 @@ func (d githubDelivery) event(p githubPackage) (trigger.Event, error) {
 		e.Ignored = "other-event"
 		return e, nil
 	}
-	if p.Version == nil {
-		return e, errors.New("no package_version")
+	if p.Version == nil { // GitHub's own schema lets it be null
+		e.Ignored = "no package_version"
+		return e, nil
 	}
 	if !p.isImage() {
 		e.Ignored = "artifact"
@@ -140,8 +147,10 @@ func (d githubDelivery) event(p githubPackage) (trigger.Event, error) {
 	}
 	m := c.Manifest.value
 	registry, repository, tag := p.image(string(d.Organization.value.Login))
-	if v.Container != nil {
+	if c.Tag.Name != "" || c.Tag.Digest != "" || m.Digest != "" {
 		tag = c.Tag.Name
+	} else {
+		tag = cmp.Or(tag, notDigest(v.Version), notDigest(v.Name))
 	}
 	digest := firstDigest(c.Tag.Digest, m.Digest, string(v.Name), string(v.Version))
 	e.OccurredAt = p.pushedAt()
@@ -185,13 +194,27 @@ func (m githubManifest) ignored(tag string) string {
 
 // image is the name of the image by the address to pull it, which tells an
 // Enterprise Server's own host, too; older deliveries have none. Owners may be
-// written with capitals, images never are.
+// written with capitals, images never are. The Docker registry of before
+// ghcr.io had the git repository in the name.
 func (p githubPackage) image(organization string) (registry, repository, tag string) {
-	if registry, repository, tag = takeApart(string(p.Version.URL), ""); registry == "" {
+	registry, repository, tag = takeApart(string(p.Version.URL), "")
+	if registry == "" && p.Namespace == "" {
+		registry, repository, _ = takeApart(string(p.Registry.value.URL), "")
+		repository += "/" + p.Name
+	}
+	if registry == "" {
 		owner := cmp.Or(p.Namespace, string(p.Owner.value.Login), organization)
 		registry, repository = "ghcr.io", owner+"/"+p.Name
 	}
 	return host(registry), strings.ToLower(repository), tag
+}
+
+// notDigest is the name of a version where that can be a tag.
+func notDigest(name freeText) string {
+	if strings.Contains(string(name), ":") {
+		return ""
+	}
+	return string(name)
 }
 
 // firstDigest is the first of the candidates that is a digest; "" when none

@@ -142,10 +142,13 @@ func (g googleImage) event(e trigger.Event) trigger.Event {
 	return named(e, registry, repository, tag, digest)
 }
 
-// parts takes the references apart: HOST/PATH@DIGEST and HOST/PATH:TAG.
+// parts takes the references apart: HOST/PATH@DIGEST and HOST/PATH:TAG. A tag
+// that is nothing but a tag is of the image of the digest.
 func (g googleImage) parts() (registry, repository, tag, digest string, err error) {
 	name, digest, _ := strings.Cut(g.Digest, "@")
-	if g.Tag != "" {
+	if name != "" && !strings.ContainsAny(g.Tag, "/:@") {
+		tag = g.Tag
+	} else if g.Tag != "" {
 		tagged, _, _ := strings.Cut(g.Tag, "@")
 		if i := strings.LastIndexByte(tagged, ':'); i > strings.LastIndexByte(tagged, '/') {
 			tagged, tag = tagged[:i], tagged[i+1:]

@@ -115,9 +115,12 @@ func (h harborEvent) image(e trigger.Event, r harborResource) trigger.Event {
 	if strings.Contains(tag, ":") {
 		r.Digest, tag = cmp.Or(r.Digest, tag), ""
 	}
+	if _, digest, ok := strings.Cut(r.URL, "@"); ok {
+		r.Digest = cmp.Or(r.Digest, digest)
+	}
 	// Neither the media type nor the kind of artifact is told.
 	e.Ignored = cmp.Or(e.Ignored, manifest{tag: tag}.ignored())
-	return named(e, host(registry), cmp.Or(h.repository(), repository), tag, r.Digest)
+	return named(e, host(registry), cmp.Or(h.repository(), repository, h.Repository.Name), tag, r.Digest)
 }
 
 // repository is the name with its project; "" when it is not told.

@@ -23,6 +23,10 @@ type jfrogDelivery struct {
 	Data        *each[jfrogImage] `json:"data"`
 	Origin      freeText          `json:"jpd_origin"`
 	UserContext each[jfrogUser]   `json:"userContext"`
+
+	// The data may come alone: so the documentation shows it, and so does a
+	// custom webhook send it whose payload is nothing else.
+	RepoKey freeText `json:"repo_key"`
 }
 
 type jfrogImage struct {
@@ -39,6 +43,10 @@ type jfrogUser struct {
 	ID freeText `json:"id"`
 }
 
+// sampleChecksum is in the event that the Test button sends, which is otherwise
+// one of the kind that the webhook is for.
+const sampleChecksum = "sample_checksum"
+
 // jfrogAuth is the header with the signature when the webhook is set to sign
 // with its secret; otherwise it holds the secret itself.
 const jfrogAuth = "X-JFrog-Event-Auth"
@@ -54,6 +62,10 @@ func parseJFrog(_ http.Header, body []byte) ([]trigger.Event, error) {
 func jfrogEvent(body []byte) (trigger.Event, error) {
 	var d jfrogDelivery
 	err := readJSON(body, &d)
+	if err == nil && d.Domain == "" && d.EventType != "" && d.RepoKey != "" {
+		d.Domain, d.Data = "docker", new(each[jfrogImage])
+		err = readJSON(body, d.Data)
+	}
 	switch {
 	case err != nil:
 		return trigger.Event{}, err
@@ -80,6 +92,9 @@ func jfrogEvent(body []byte) (trigger.Event, error) {
 	}
 	image := d.Data.value
 	tag := image.tag()
+	if image.SHA256 == sampleChecksum {
+		e.Ignored = "ping"
+	}
 	e.Ignored = cmp.Or(e.Ignored, manifest{tag: tag}.ignored(), image.ignored())
 	return named(e, host(d.origin()), image.repository(), tag, image.digest()), nil
 }
@@ -114,11 +129,15 @@ func (d jfrogDelivery) origin() string {
 }
 
 // repository is the name by the repository path method, Artifactory's usual
-// way: the key of the repository comes first.
+// way: the key of the repository comes first. The name of an image in a folder
+// may lack that, which the path has. "" when there is no name.
 func (j jfrogImage) repository() string {
 	name := j.ImageName
+	if longer, _ := j.fromPath(); name == "" || strings.HasSuffix(longer, "/"+name) {
+		name = longer
+	}
 	if name == "" {
-		name, _ = j.fromPath()
+		return ""
 	}
 	return strings.Trim(j.RepoKey+"/"+name, "/")
 }
@@ -163,7 +182,7 @@ func (j jfrogImage) ignored() string {
 }
 
 func recogniseJFrog(l look) bool {
-	return !l.list && l.has("domain", "event_type", "data")
+	return !l.list && l.has("event_type") && (l.has("domain") || l.has("repo_key"))
 }
 
 func sampleJFrog(img trigger.Image, _ time.Time) (http.Header, []byte) {

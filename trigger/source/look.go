@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"strings"
 )
 
 // look is what a request shows at first sight: enough to tell the senders
@@ -68,14 +67,22 @@ func isForm(h http.Header) bool {
 }
 
 // payload is the JSON of a body that may be a form: several vendors let their
-// users choose, and put the JSON into its field "payload".
+// users choose, and put the JSON into its field "payload", one of them as a
+// quoted string. A body that is JSON whatever its Content-Type says is itself.
 func payload(h http.Header, body []byte) []byte {
-	if !isForm(h) {
+	body = bytes.TrimPrefix(body, byteOrderMark)
+	text := bytes.TrimSpace(body)
+	if !isForm(h) || bytes.HasPrefix(text, []byte("{")) || bytes.HasPrefix(text, []byte("[")) {
 		return body
 	}
-	form, err := url.ParseQuery(strings.TrimSpace(string(body)))
+	form, err := url.ParseQuery(string(text))
 	if err != nil {
 		return body
 	}
-	return []byte(form.Get("payload"))
+	inner := form.Get("payload")
+	var quoted string
+	if json.Unmarshal([]byte(inner), &quoted) == nil {
+		return []byte(quoted)
+	}
+	return []byte(inner)
 }

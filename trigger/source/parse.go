@@ -12,9 +12,13 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
+// byteOrderMark is what some tools on Windows begin a file with.
+var byteOrderMark = []byte("\ufeff")
+
 // readJSON decodes a whole body. Keys that v does not name are skipped:
 // senders add some at any time.
 func readJSON(body []byte, v any) error {
+	body = bytes.TrimPrefix(body, byteOrderMark)
 	if len(bytes.TrimSpace(body)) == 0 {
 		return errors.New("the body is empty")
 	}

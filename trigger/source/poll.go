@@ -135,7 +135,7 @@ func LoadPoller(name string, n strictyaml.Node, aliases trigger.Aliases) *Poller
 	if s.Initial != "learn" && s.Initial != "fire" {
 		fault("initial", "must be learn (what is there already starts nothing) or fire, not %q", s.Initial)
 	}
-	if len(s.Repositories) == 0 && !n.Has("repositories") {
+	if len(s.Repositories) == 0 {
 		fault("repositories", "is missing: name repositories with their registry, as in registry.example.com/shop/**, or %s", fromRules)
 	}
 	for i, pattern := range s.Repositories {
@@ -214,11 +214,15 @@ func pollPattern(pattern string, aliases trigger.Aliases) (string, error) {
 		return "", errors.New("not a valid pattern; * matches within a path segment, ** across")
 	}
 	registry = aliases.Canonical(registry)
-	if isPattern(rest) {
-		return registry + "/" + rest, nil
+	if !isPattern(rest) {
+		img, err := trigger.NewImage(registry, rest, "", "")
+		return img.Name(), err
 	}
-	img, err := trigger.NewImage(registry, rest, "", "")
-	return img.Name(), err
+	if registry == trigger.DockerHub {
+		return "", errors.New("Docker Hub does not list its repositories; name each")
+	}
+	_, err := trigger.NewImage(registry, "any", "", "") // checks the registry
+	return registry + "/" + rest, err
 }
 
 func isPattern(s string) bool { return strings.ContainsAny(s, "*?[{\\") }
@@ -228,25 +232,18 @@ func isPattern(s string) bool { return strings.ContainsAny(s, "*?[{\\") }
 // soon as they may be asked.
 func (p *Poller) Run(ctx context.Context, w PollWorld) error {
 	pass := newPolling(p, w)
-	pass.all(ctx)
-	for {
-		next, again := p.schedule.Next(time.Now().In(p.zone)).Add(p.wait()), false
-		for _, until := range pass.paused {
-			if until.Before(next) {
-				next, again = until, true
-			}
-		}
-		select {
-		case <-time.After(time.Until(next)):
-		case <-ctx.Done():
+	for late := time.Duration(0); ; late = p.wait() {
+		pass.all(ctx)
+		if !pass.until(ctx, p.next(time.Now(), late)) {
 			return nil
 		}
-		if again {
-			pass.again(ctx)
-		} else {
-			pass.all(ctx)
-		}
 	}
+}
+
+// next is when the next pass begins, after one that was late by so much: the
+// jitter moves all passes by the same, and does not stretch the time between.
+func (p *Poller) next(now time.Time, late time.Duration) time.Time {
+	return p.schedule.Next(now.Add(-late).In(p.zone)).Add(p.wait())
 }
 
 // wait is the part of the jitter that falls to this machine. Sources with the

@@ -25,6 +25,7 @@ type polling struct {
 	watched  map[string]*watch    // by repository
 	troubles map[string]string    // by repository or pattern: what was logged last
 	paused   map[string]time.Time // by registry that is left alone: until when
+	pass     int                  // how many the schedule has asked for
 }
 
 func newPolling(p *Poller, w PollWorld) *polling {
@@ -36,6 +37,8 @@ type watch struct {
 	turn  int      // where among the tags that have turns the next pass goes on
 	moved []string // tags that moved, the last one first
 	large bool     // it has been said that the repository is too large for one pass
+
+	reached int // the last pass in which the registry was not left alone
 }
 
 // repository is one that is looked at, and whether its first tags are new.
@@ -44,13 +47,36 @@ type repository struct {
 	fire bool
 }
 
+// until waits for the next pass, and makes up meanwhile for what this one could
+// not ask. It returns false when ctx has ended.
+func (p *polling) until(ctx context.Context, next time.Time) bool {
+	for {
+		wake, again := next, false
+		for _, until := range p.paused {
+			if until.Before(wake) {
+				wake, again = until, true
+			}
+		}
+		select {
+		case <-time.After(time.Until(wake)):
+		case <-ctx.Done():
+			return false
+		}
+		if !again {
+			return true
+		}
+		p.again(ctx)
+	}
+}
+
 // all looks at each repository of the source.
 func (p *polling) all(ctx context.Context) {
+	p.pass++
 	p.look(ctx, func(string) bool { return true })
 }
 
 // again looks at the repositories of those registries that were left alone and
-// may be asked by now.
+// may be asked by now, as far as the pass has not reached them.
 func (p *polling) again(ctx context.Context) {
 	now := time.Now()
 	due := map[string]bool{}
@@ -60,18 +86,20 @@ func (p *polling) again(ctx context.Context) {
 	p.look(ctx, func(registry string) bool { return due[registry] })
 }
 
+// look looks at the repositories of some registries: first at those that were
+// not reached for longest, so that a registry that allows less than a pass at
+// a time is got through, too.
 func (p *polling) look(ctx context.Context, due func(registry string) bool) {
 	maps.DeleteFunc(p.paused, func(registry string, _ time.Time) bool { return due(registry) })
-	repositories := p.repositories(ctx, due)
+	repositories := slices.DeleteFunc(p.repositories(ctx, due), func(r repository) bool { return p.watch(r.name).reached == p.pass })
+	slices.SortStableFunc(repositories, func(a, b repository) int {
+		return cmp.Compare(p.watch(a.name).reached, p.watch(b.name).reached)
+	})
 	troubles := make([]error, len(repositories))
 	slots := make(chan struct{}, pollRepositories)
 	var group sync.WaitGroup
 	for i, r := range repositories {
-		w := p.watched[r.name]
-		if w == nil {
-			w = &watch{}
-			p.watched[r.name] = w
-		}
+		w := p.watch(r.name)
 		slots <- struct{}{}
 		group.Go(func() {
 			defer func() { <-slots }()
@@ -80,8 +108,28 @@ func (p *polling) look(ctx context.Context, due func(registry string) bool) {
 	}
 	group.Wait()
 	for i, r := range repositories {
+		if _, paused := pausedUntil(troubles[i]); !paused {
+			p.watch(r.name).reached = p.pass
+		}
 		p.trouble(ctx, r.name, troubles[i])
 	}
+}
+
+func (p *polling) watch(name string) *watch {
+	if p.watched[name] == nil {
+		p.watched[name] = &watch{}
+	}
+	return p.watched[name]
+}
+
+// pausedUntil tells a registry that is left alone, which has been said by who
+// does so, from what is wrong with one repository.
+func pausedUntil(err error) (time.Time, bool) {
+	var paused interface{ PausedUntil() time.Time }
+	if !errors.As(err, &paused) {
+		return time.Time{}, false
+	}
+	return paused.PausedUntil(), true
 }
 
 // trouble logs what is wrong with a repository, once.
@@ -90,11 +138,10 @@ func (p *polling) trouble(ctx context.Context, name string, err error) {
 		return
 	}
 	why := ""
-	var paused interface{ PausedUntil() time.Time }
-	if err != nil && errors.As(err, &paused) {
+	if until, ok := pausedUntil(err); ok {
 		registry, _, _ := strings.Cut(name, "/")
-		p.paused[registry] = maxTime(paused.PausedUntil(), time.Now().Add(pollAgain))
-		return // the registry is left alone, which has been said
+		p.paused[registry] = maxTime(until, time.Now().Add(pollAgain))
+		return
 	} else if err != nil {
 		why = err.Error()
 	}
@@ -192,8 +239,8 @@ func (p *polling) one(ctx context.Context, r repository, w *watch) error {
 		}
 	}
 	err = c.lookUp(ctx, tags, w)
-	if err == nil {
-		err = c.deleted(ctx, tags)
+	if _, paused := pausedUntil(err); !paused {
+		err = errors.Join(err, c.deleted(ctx, tags))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -238,7 +285,8 @@ type changes struct {
 }
 
 // lookUp looks up what tags point to: all that are new, those that are likely
-// to move, and as many of the others as fit in a pass, in turn.
+// to move, and as many of the others as fit in a pass, in turn. One that cannot
+// be looked up does not keep the others from it.
 func (c *changes) lookUp(ctx context.Context, tags []string, w *watch) error {
 	tags = slices.SortedFunc(slices.Values(tags), natural)
 	var fresh, likely, others []string
@@ -270,15 +318,18 @@ func (c *changes) lookUp(ctx context.Context, tags []string, w *watch) error {
 		}
 		queue = queue[:pollHeads]
 	}
+	var first error
 	for i, tag := range queue {
-		if err := c.lookUpOne(ctx, tag, w); err != nil {
+		err := c.lookUpOne(ctx, tag, w)
+		if _, paused := pausedUntil(err); paused || ctx.Err() != nil {
 			return err
 		}
+		first = cmp.Or(first, err)
 		if i >= ahead {
 			w.turn++
 		}
 	}
-	return nil
+	return first
 }
 
 func (c *changes) lookUpOne(ctx context.Context, tag string, w *watch) error {

@@ -80,7 +80,7 @@ func quayEvents(body []byte) ([]trigger.Event, error) {
 		return nil, err
 	}
 	registry, repository := q.image()
-	if repository == "" {
+	if repository == "" && q.DockerURL == "" {
 		return nil, errors.New("no repository")
 	}
 	ignored := quayIgnored(keys)
@@ -122,6 +122,9 @@ func (q quayEvent) image() (registry, repository string) {
 		repository = q.Namespace + "/" + q.Name
 	}
 	registry, name, _ := takeApart(q.DockerURL, repository)
+	if registry == "" && trigger.IsRegistry(name) && !strings.Contains(name, "/") {
+		registry, name = name, "" // an address that is but a host
+	}
 	page := ""
 	if u, err := url.Parse(q.Homepage); err == nil {
 		page = u.Host

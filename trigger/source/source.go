@@ -39,6 +39,10 @@ type Sender struct {
 	// Optional: without it OPTIONS is 405.
 	Options func(h http.Header) *Reply
 
+	// Get is set when the vendor can be told to deliver by GET, with the
+	// payload in the query.
+	Get bool
+
 	// Recognise reports whether a request looks like this sender's, for a
 	// source that takes deliveries of several. It is not asked whether the
 	// request is a push or can be parsed. No two senders recognise the same
@@ -88,7 +92,7 @@ var senders = map[string]Sender{
 	"cloudsmith":      {Parse: parseCloudsmith, Recognise: recogniseCloudsmith, Signature: &Signature{Header: "X-Cloudsmith-Signature", Algorithm: "sha1", Prefix: "sha1=", Optional: true}, Sample: sampleCloudsmith},
 	"distribution":    {Parse: parseDistribution, Recognise: recogniseDistribution, Sample: sampleDistribution},
 	"dockerhub":       {Parse: parseDockerHub, Recognise: recogniseDockerHub, Sample: sampleDockerHub},
-	"gitea":           {Parse: parseGitea, Recognise: recogniseGitea, Signature: &Signature{Header: "X-Gitea-Signature", Algorithm: "sha256", Signed: payload}, Sample: sampleGitea},
+	"gitea":           {Get: true, Parse: parseGitea, Recognise: recogniseGitea, Signature: &Signature{Header: "X-Gitea-Signature", Algorithm: "sha256", Signed: payload}, Sample: sampleGitea},
 	"github":          {Parse: parseGitHub, Recognise: recogniseGitHub, Signature: &Signature{Header: "X-Hub-Signature-256", Algorithm: "sha256", Prefix: "sha256="}, Sample: sampleGitHub},
 	genericType:       generic(usualFields),
 	"gitlab":          {Parse: parseDistribution, Recognise: recogniseGitLab, Sample: sampleGitLab},
@@ -309,6 +313,12 @@ func (s *Source) Options(h http.Header) *Reply {
 		return nil
 	}
 	return s.sender.Options(h)
+}
+
+// TakesGet reports whether deliveries may come by GET, with the payload in the
+// query.
+func (s *Source) TakesGet() bool {
+	return s.sender.Get || slices.ContainsFunc(s.senders, (*Source).TakesGet)
 }
 
 // NeedsCertificate reports whether senders may authenticate themselves by the

@@ -10,13 +10,18 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	containers "github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
 
 	"github.com/dockbell/dockbell/test/parts"
 )
 
 const (
 	pollRepositories = 1000
+	pollTags         = 3
 	pollConcurrency  = 8
 )
 
@@ -24,9 +29,10 @@ const (
 // nothing that would have to be pushed first.
 const emptyIndex = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[]}`
 
-// benchPoll measures a pass over 1,000 repositories with one tag each beside a
-// loop that sends the same requests and looks at nothing.
-func benchPoll(ctx context.Context, b *bench) error {
+// polls measures passes over many repositories, the first and one that finds
+// no changes, beside go-containerregistry listing and looking up the same tags
+// and remembering nothing.
+func (b *bench) polls(ctx context.Context) error {
 	bin, err := parts.Build(ctx, os.Stderr)
 	if err != nil {
 		return err
@@ -36,136 +42,184 @@ func benchPoll(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer registry.Stop()
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: pollConcurrency}}
-	send := func(method, path, body string) error {
-		req, err := http.NewRequestWithContext(ctx, method, "http://"+registry.Addr+path, strings.NewReader(body))
-		if err != nil {
-			return err
-		}
-		req.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
-		req.Header.Set("Accept", "application/vnd.oci.image.index.v1+json")
-		resp, err := client.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
-			return err
-		}
-		if resp.StatusCode/100 != 2 {
-			return fmt.Errorf("%s %s: %s", method, path, resp.Status)
-		}
-		return nil
-	}
-	if _, err := eachRepository(func(i int) error {
-		return send(http.MethodPut, fmt.Sprintf("/v2/shop/app-%d/manifests/v1.0.0", i), emptyIndex)
-	}); err != nil {
+	if err := fill(ctx, registry.Addr); err != nil {
 		return err
 	}
-	bare := func() (time.Duration, error) {
-		return eachRepository(func(i int) error {
-			if err := send(http.MethodGet, fmt.Sprintf("/v2/shop/app-%d/tags/list?n=1000", i), ""); err != nil {
-				return err
-			}
-			return send(http.MethodHead, fmt.Sprintf("/v2/shop/app-%d/manifests/v1.0.0", i), "")
-		})
-	}
-	theirs, err := bare()
+	bare, err := newBarePolls(registry.Addr)
 	if err != nil {
 		return err
 	}
-	d, err := b.serve(ctx, "poll", fmt.Sprintf(`
+	d, err := b.serve(ctx, "polls", fmt.Sprintf(`
 server: {listen: "127.0.0.1:0", admin: "127.0.0.1:0"}
-registries: [{host: %q, rate: 100000, concurrency: %d}]
+registries: [{host: %[1]q, rate: 100000, concurrency: %[2]d}]
 sources:
-  registry: {type: poll, schedule: "@every 3s", repositories: [%q]}
+  registry: {type: poll, schedule: "@every 10s", repositories: ["%[1]s/shop/*"]}
 rules:
   - {name: all, repo: "**", actions: [{http: {url: "http://127.0.0.1:1/"}}]}
-`, registry.Addr, pollConcurrency, registry.Addr+"/shop/*"))
+`, registry.Addr, pollConcurrency))
 	if err != nil {
 		return err
 	}
 	defer d.stop()
-	for _, pass := range []string{"first", "next"} {
-		n, ours, err := onePass(ctx, client, d.admin)
+	sent := 0
+	for _, which := range []string{"first pass", "pass without changes"} {
+		ours, err := d.pass(ctx, sent)
 		if err != nil {
 			return err
 		}
-		b.row(fmt.Sprintf("%s pass over %d repositories, beside the same requests without a look", pass, pollRepositories),
-			fmt.Sprintf("%d requests, %s", n, ms(ours)), fmt.Sprintf("%d requests, %s", 2*pollRepositories, ms(theirs)), float64(theirs)/float64(ours), "")
+		sent += ours.requests
+		theirs, err := bare.pass(ctx) // while dockbell waits for its next
+		if err != nil {
+			return err
+		}
+		b.row(fmt.Sprintf("%s over %d repositories with %d tags, beside bare lists and heads", which, pollRepositories, pollTags),
+			ours.String(), theirs.String(), ours.took.Seconds()/theirs.took.Seconds(), "")
 	}
 	return nil
 }
 
+// passed is what a pass took.
+type passed struct {
+	requests int
+	took     time.Duration
+}
+
+func (p passed) String() string { return fmt.Sprintf("%d requests in %s", p.requests, ms(p.took)) }
+
+// fill puts the same manifest under all tags of all repositories.
+func fill(ctx context.Context, registry string) error {
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: pollConcurrency}}
+	return eachRepository(func(repository string) error {
+		for tag := range pollTags {
+			target := fmt.Sprintf("http://%s/v2/%s/manifests/v1.0.%d", registry, repository, tag)
+			req, err := http.NewRequestWithContext(ctx, http.MethodPut, target, strings.NewReader(emptyIndex))
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Content-Type", "application/vnd.oci.image.index.v1+json")
+			resp, err := client.Do(req)
+			if err != nil {
+				return err
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusCreated {
+				return fmt.Errorf("%s: %s", target, resp.Status)
+			}
+		}
+		return nil
+	})
+}
+
 // eachRepository calls do for each repository, several at once.
-func eachRepository(do func(i int) error) (time.Duration, error) {
-	began := time.Now()
+func eachRepository(do func(repository string) error) error {
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	var failed error
+	failed := make(chan error, pollConcurrency)
 	for worker := range pollConcurrency {
 		wg.Go(func() {
 			for i := worker; i < pollRepositories; i += pollConcurrency {
-				if err := do(i); err != nil {
-					mu.Lock()
-					failed = err
-					mu.Unlock()
+				if err := do(fmt.Sprintf("shop/app-%d", i)); err != nil {
+					failed <- err
 					return
 				}
 			}
 		})
 	}
 	wg.Wait()
-	return time.Since(began), failed
+	close(failed)
+	return <-failed
+}
+
+// barePolls lists and looks up, as dockbell does, with one puller for all
+// passes, and compares nothing.
+type barePolls struct {
+	registry string
+	puller   *remote.Puller
+	requests atomic.Int64
+}
+
+func newBarePolls(registry string) (*barePolls, error) {
+	p := &barePolls{registry: registry}
+	base := &http.Transport{MaxIdleConnsPerHost: pollConcurrency}
+	var err error
+	p.puller, err = remote.NewPuller(remote.WithTransport(roundTrip(func(r *http.Request) (*http.Response, error) {
+		p.requests.Add(1)
+		return base.RoundTrip(r)
+	})))
+	return p, err
+}
+
+type roundTrip func(*http.Request) (*http.Response, error)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+func (p *barePolls) pass(ctx context.Context) (passed, error) {
+	before, began := p.requests.Load(), time.Now()
+	err := eachRepository(func(repository string) error {
+		repo, err := containers.NewRepository(p.registry+"/"+repository, containers.Insecure)
+		if err != nil {
+			return err
+		}
+		tags, err := p.puller.List(ctx, repo)
+		if err != nil {
+			return err
+		}
+		for _, tag := range tags {
+			if _, err := p.puller.Head(ctx, repo.Tag(tag)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return passed{int(p.requests.Load() - before), time.Since(began)}, err
+}
+
+// pass waits for the pass to begin that follows so many requests, and to end,
+// which is when none is sent for a while.
+func (d *daemon) pass(ctx context.Context, before int) (passed, error) {
+	const quiet = 400 * time.Millisecond
+	last, began, ended := before, time.Now(), time.Now()
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(50 * time.Millisecond) { // asking more often would slow it
+		now, err := d.requests(ctx)
+		switch {
+		case err != nil:
+			return passed{}, err
+		case now != last && last == before:
+			began, last, ended = ended, now, time.Now()
+		case now != last:
+			last, ended = now, time.Now()
+		case last == before:
+			ended = time.Now() // not begun yet
+		case time.Since(ended) > quiet:
+			return passed{last - before, ended.Sub(began)}, nil
+		}
+	}
+	return passed{}, fmt.Errorf("no pass within a minute: %d requests", last-before)
 }
 
 var requestsTotal = regexp.MustCompile(`(?m)^dockbell_registry_requests_total\{.*\} (\S+)$`)
 
-// onePass waits for a pass to begin and to end, and says how many requests it
-// sent. A pass has ended when none is sent for a while.
-func onePass(ctx context.Context, client *http.Client, admin string) (n int, took time.Duration, err error) {
-	const quiet = 400 * time.Millisecond
-	total := func() (int, error) {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, admin+"/metrics", nil)
-		if err != nil {
-			return 0, err
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return 0, err
-		}
-		defer resp.Body.Close()
-		text, err := io.ReadAll(resp.Body)
-		sum := 0.0
-		for _, m := range requestsTotal.FindAllSubmatch(text, -1) {
-			count, err := strconv.ParseFloat(string(m[1]), 64)
-			if err != nil {
-				return 0, err
-			}
-			sum += count
-		}
-		return int(sum), err
-	}
-	first, err := total()
+// requests is how many requests a daemon has sent to registries.
+func (d *daemon) requests(ctx context.Context) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.admin+"/metrics", nil)
 	if err != nil {
-		return 0, 0, err
+		return 0, err
 	}
-	last, began, ended := first, time.Now(), time.Now()
-	for end := time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		now, err := total()
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, err
+	}
+	sum := 0.0
+	for _, m := range requestsTotal.FindAllSubmatch(text, -1) {
+		count, err := strconv.ParseFloat(string(m[1]), 64)
 		if err != nil {
-			return 0, 0, err
+			return 0, err
 		}
-		switch {
-		case now != last && last == first:
-			began, last, ended = ended, now, time.Now()
-		case now != last:
-			last, ended = now, time.Now()
-		case last == first:
-			ended = time.Now() // not begun yet
-		case time.Since(ended) > quiet:
-			return last - first, ended.Sub(began), nil
-		}
+		sum += count
 	}
-	return 0, 0, fmt.Errorf("no pass within a minute: %d requests", last-first)
+	return int(sum), nil
 }
