@@ -219,7 +219,7 @@ func pollPattern(pattern string, aliases trigger.Aliases) (string, error) {
 		return img.Name(), err
 	}
 	if registry == trigger.DockerHub {
-		return "", errors.New("Docker Hub does not list its repositories; name each")
+		return "", errors.New("no pattern works there: Docker Hub does not list its repositories; name each")
 	}
 	_, err := trigger.NewImage(registry, "any", "", "") // checks the registry
 	return registry + "/" + rest, err
