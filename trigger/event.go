@@ -25,6 +25,10 @@ type Event struct {
 	// have told the same push, or may tell it yet.
 	Observed bool `json:"observed,omitzero"`
 
+	// Since is when an observed event had not happened yet: when the poller
+	// looked before. Zero when that is not known.
+	Since time.Time `json:"since,omitzero"`
+
 	// Ignored says why this can start nothing: a pull, a blob, a signature.
 	// Such an event is counted and shown, never matched against rules.
 	Ignored string `json:"ignored,omitzero"`
@@ -34,9 +38,10 @@ type Event struct {
 }
 
 // Time is when the push happened as far as dockbell can tell: what the sender
-// says, else when it arrived.
+// says, else when it arrived. What arrived has happened: a sender whose clock
+// is ahead is not believed.
 func (e Event) Time() time.Time {
-	if e.OccurredAt.IsZero() {
+	if e.OccurredAt.IsZero() || e.OccurredAt.After(e.ReceivedAt) && !e.ReceivedAt.IsZero() {
 		return e.ReceivedAt
 	}
 	return e.OccurredAt

@@ -114,6 +114,11 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 	} else {
 		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters, out.Aliases), slices.Sorted(slices.Values(names)), out.Aliases, decodeSpec)
 	}
+	for name, s := range c.sources {
+		if s.NeedsCertificate() && c.Server.TLS == nil {
+			sources.Key(name).Faultf("certificate needs server.tls: without TLS no client shows one")
+		}
+	}
 	for _, p := range c.pollers {
 		if p.FromRules() && c.rules != nil && len(c.rules.Repositories()) == 0 {
 			sources.Key(p.Name).Key("repositories").Faultf("no rule names a repository with its registry")

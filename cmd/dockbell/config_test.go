@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/pem"
 	"errors"
 	"flag"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -134,4 +136,25 @@ func FuzzConfig(f *testing.F) {
 			t.Errorf("an error without its place: %v", err)
 		}
 	})
+}
+
+// A client certificate is only shown where TLS is spoken.
+func TestCertificateNeedsTLS(t *testing.T) {
+	authority := httptest.NewTLSServer(nil)
+	defer authority.Close()
+	ca := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: authority.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const config = "sources: {quay: {type: quay, auth: {certificate: {ca: 'CA'}}}}\n" + noRule
+	for prefix, want := range map[string]string{
+		"": "certificate needs server.tls",
+		"server: {tls: {cert: a.pem, key: b.pem}}\n": "",
+	} {
+		text := prefix + strings.Replace(config, "CA", ca, 1)
+		_, err := parseConfig("dockbell.yaml", []byte(text), offlineKinds(t.Context(), true), source.Outside{})
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", prefix, err)
+		}
+	}
 }

@@ -51,7 +51,7 @@ type PullSecret struct {
 const (
 	// defaultRate is how many requests a second a registry is sent, and
 	// defaultConcurrency how many at once: little for a registry, and enough
-	// for a thousand repositories in a minute.
+	// for three hundred repositories with three tags each in a minute.
 	defaultRate        = 20
 	defaultConcurrency = 4
 )

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -34,6 +35,7 @@ type eventReply struct {
 	Action     string   `json:"action"`
 	Runs       []string `json:"runs"`
 	Ignored    string   `json:"ignored,omitempty"`
+	Reason     string   `json:"reason,omitempty"` // why a run waits, or has ended already
 }
 
 type ignoredReply struct {
@@ -65,11 +67,24 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	}
 	if r.Method == http.MethodGet {
 		if !configured.TakesGet() || !r.URL.Query().Has("payload") {
-			w.Header().Set("Allow", http.MethodPost)
-			s.refuse(w, r, name, verdictMalformed, http.StatusMethodNotAllowed, "this source takes POST only")
+			s.onlyPost(w, r, name)
 			return
 		}
 		fromQuery(r)
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
+	defer cancel()
+	if err := configured.Admit(ctx, s.request(r, nil)); err != nil {
+		s.unauthorized(w, r, name, err)
+		return
+	}
+	select {
+	case s.reading <- struct{}{}:
+		defer func() { <-s.reading }()
+	default:
+		s.Log.Error("too many deliveries at once; the sender is told to come back", "source", name, "most", mostReading)
+		s.unavailable(w, name, "too many deliveries are being received")
+		return
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, s.MaxBody))
 	var tooLarge *http.MaxBytesError
@@ -81,17 +96,14 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, name, verdictMalformed, http.StatusBadRequest, "the body could not be read to its end")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
-	defer cancel()
 	req := s.request(r, body)
 	src, err := configured.Verify(ctx, req)
-	if errors.Is(err, source.ErrUnauthorized) {
-		s.Log.Debug("not authorized", "source", name, "error", err)
-		s.refuse(w, r, name, verdictUnauthorized, http.StatusUnauthorized, "wrong or missing credentials for source "+name)
+	if err != nil {
+		s.unauthorized(w, r, name, err)
 		return
-	} else if err != nil {
-		s.Log.Error("cannot check the credentials of a delivery; the sender is told to come back", "source", name, "error", err)
-		s.unavailable(w, name, "the credentials of this source cannot be checked now")
+	}
+	if r.Method == http.MethodGet && !src.TakesGet() {
+		s.onlyPost(w, r, name)
 		return
 	}
 	if h := src.Handshake(r.Header, body); h != nil {
@@ -134,6 +146,24 @@ func (s *Server) accept(ctx context.Context, d trigger.Delivery, events []trigge
 	}
 	out, verdict = s.acknowledge(d.Source, receipt, planned, ignored)
 	return out, verdict, nil
+}
+
+// unauthorized answers a request whose credentials are wrong, or cannot be
+// checked now. What exactly was wrong is for the log.
+func (s *Server) unauthorized(w http.ResponseWriter, r *http.Request, name string, err error) {
+	if !errors.Is(err, source.ErrUnauthorized) {
+		s.Log.Error("cannot check the credentials of a delivery; the sender is told to come back", "source", name, "error", err)
+		s.unavailable(w, name, "the credentials of this source cannot be checked now")
+		return
+	}
+	s.deliveries.WithLabelValues(name, verdictUnauthorized).Inc()
+	s.Log.Warn("delivery refused", "source", name, "status", http.StatusUnauthorized, "reason", err, "from", sender(r, s.TrustedProxies))
+	fail(w, http.StatusUnauthorized, "wrong or missing credentials for source "+name)
+}
+
+func (s *Server) onlyPost(w http.ResponseWriter, r *http.Request, name string) {
+	w.Header().Set("Allow", http.MethodPost)
+	s.refuse(w, r, name, verdictMalformed, http.StatusMethodNotAllowed, "this source takes POST only")
 }
 
 // fromQuery makes the payload in a query what a POST would have had for its
@@ -204,16 +234,19 @@ func (s *Server) acknowledge(name string, receipt trigger.Receipt, planned []tri
 		for _, a := range accepted.Runs {
 			if a.New {
 				er.Runs = append(er.Runs, strconv.FormatInt(a.ID, 10))
-			} else if er.Ignored == "" {
-				er.Ignored = a.Reason
 			}
+			er.Reason = cmp.Or(er.Reason, a.Reason)
 		}
 		level := slog.LevelDebug
-		if len(er.Runs) > 0 {
-			verdict, level = verdictAccepted, slog.LevelInfo
-			er.Ignored = ""
+		if len(accepted.Runs) > 0 {
+			level = slog.LevelInfo // rules matched: what became of it is news
 		}
-		s.Log.Log(context.Background(), level, "event", "source", name, "delivery", receipt.Delivery, "event", accepted.ID, "image", p.Event.Image.String(), "action", p.Event.Action, "runs", er.Runs, "ignored", er.Ignored)
+		if len(er.Runs) == 0 {
+			er.Ignored, er.Reason = cmp.Or(er.Ignored, er.Reason), ""
+		} else {
+			verdict, er.Ignored = verdictAccepted, ""
+		}
+		s.Log.Log(context.Background(), level, "event", "source", name, "delivery", receipt.Delivery, "event", accepted.ID, "image", p.Event.Image.String(), "action", p.Event.Action, "runs", er.Runs, "ignored", er.Ignored, "reason", er.Reason)
 		out.Events = append(out.Events, er)
 	}
 	s.deliveries.WithLabelValues(name, verdict).Inc()
@@ -231,8 +264,7 @@ func (s *Server) options(w http.ResponseWriter, r *http.Request) {
 	}
 	h := src.Options(r.Header)
 	if h == nil {
-		w.Header().Set("Allow", http.MethodPost)
-		s.refuse(w, r, name, verdictMalformed, http.StatusMethodNotAllowed, "this source takes POST only")
+		s.onlyPost(w, r, name)
 		return
 	}
 	s.deliveries.WithLabelValues(name, verdictHandshake).Inc()

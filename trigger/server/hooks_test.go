@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -21,6 +22,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -526,5 +528,64 @@ func TestDeliveryByGet(t *testing.T) {
 		if w := ask(s.hooks, http.MethodGet, tt.target, "", header...); w.Code != tt.status {
 			t.Errorf("%s: %d %s, want %d", tt.target, w.Code, w.Body, tt.status)
 		}
+	}
+}
+
+// unreadable fails the test when somebody reads it.
+type unreadable struct{ t *testing.T }
+
+func (u unreadable) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+// The body of a request whose credentials are wrong already is not read, and no
+// more bodies are read at once than fit in memory.
+func TestBodiesThatAreNotRead(t *testing.T) {
+	s := newStation(t)
+	r := httptest.NewRequest(http.MethodPost, "/hooks/hub?token=guess", unreadable{t})
+	w := httptest.NewRecorder()
+	if s.hooks.ServeHTTP(w, r); w.Code != http.StatusUnauthorized {
+		t.Errorf("wrong token: %d", w.Code)
+	}
+
+	held, release := make(chan bool, mostReading), make(chan bool)
+	var group sync.WaitGroup
+	for range mostReading {
+		group.Go(func() {
+			r := httptest.NewRequest(http.MethodPost, "/hooks/open", slowBody{held, release})
+			s.hooks.ServeHTTP(httptest.NewRecorder(), r)
+		})
+	}
+	for range mostReading {
+		<-held
+	}
+	if w := s.post("/hooks/open", hubPush("shop/web", "v1")); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") == "" {
+		t.Errorf("one more: %d %s", w.Code, w.Body)
+	}
+	close(release)
+	group.Wait()
+	if w := s.post("/hooks/open", hubPush("shop/web", "v1")); w.Code != http.StatusAccepted {
+		t.Errorf("afterwards: %d %s", w.Code, w.Body)
+	}
+}
+
+// slowBody says when it is read, and ends when it is released.
+type slowBody struct{ held, release chan bool }
+
+func (b slowBody) Read([]byte) (int, error) {
+	b.held <- true
+	<-b.release
+	return 0, io.EOF
+}
+
+// Who may be delivered by GET is decided by the sender, not by its neighbours.
+func TestGetBesideGitea(t *testing.T) {
+	s := newStation(t)
+	s.more = "all: {type: auto, senders: {gitea: {auth: {token: {env: TEST_TOKEN}}}, dockerhub: {auth: {token: {env: TEST_TOKEN}}}}}\n"
+	s.use(s.store)
+	target := "/hooks/all?token=" + token + "&payload=" + url.QueryEscape(hubPush("shop/web", "v1"))
+	if w := ask(s.hooks, http.MethodGet, target, ""); w.Code != http.StatusMethodNotAllowed {
+		t.Errorf("%d %s", w.Code, w.Body)
 	}
 }

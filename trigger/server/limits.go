@@ -23,6 +23,10 @@ const (
 	// sender is told to come back.
 	acceptTimeout = 10 * time.Second
 
+	// mostReading is how many deliveries are received at once: each may hold a
+	// body in memory before it is known who sent it.
+	mostReading = 256
+
 	// retryAfter is when that is, in seconds.
 	retryAfter = "5"
 

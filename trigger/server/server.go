@@ -56,6 +56,7 @@ type Server struct {
 	Config
 	deliveries *prometheus.CounterVec
 	took       prometheus.Histogram
+	reading    chan struct{} // deliveries that are being received
 }
 
 // New makes a server and registers its metrics.
@@ -64,7 +65,7 @@ func New(c Config) *Server {
 		c.MaxBody = DefaultMaxBody
 	}
 	s := &Server{
-		Config: c,
+		Config: c, reading: make(chan struct{}, mostReading),
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dockbell_deliveries_total", Help: "Deliveries by source and verdict.",
 		}, []string{"source", "verdict"}),

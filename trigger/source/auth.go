@@ -98,6 +98,7 @@ type scheme struct {
 	// sign gives a request its credentials; nil when only the vendor can.
 	sign func(r Request) error
 
+	early       bool     // the body is not needed
 	hidden      []string // headers and query parameters that carry the credentials
 	proves      bool     // that the vendor itself made the body, not only somebody who knows a secret
 	certificate bool     // asks for a TLS client's
@@ -130,6 +131,31 @@ func (a alternative) verify(ctx context.Context, r Request) error {
 	return nil
 }
 
+// early refuses a request that no body can make good: each of the alternatives
+// has something that does not hold already.
+func (a auth) early(ctx context.Context, r Request) error {
+	var refused error
+	for _, alternative := range a {
+		err := alternative.early(ctx, r)
+		if err == nil || !errors.Is(err, ErrUnauthorized) {
+			return nil
+		}
+		refused = cmp.Or(refused, err)
+	}
+	return refused
+}
+
+func (a alternative) early(ctx context.Context, r Request) error {
+	for _, s := range a {
+		if s.early {
+			if err := s.check(ctx, r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // proven reports whether the vendor itself is known to have made the body.
 func (a auth) proven(ctx context.Context, r Request) bool {
 	for _, alternative := range a {
@@ -155,6 +181,10 @@ func (a auth) sign(r Request) error {
 		}
 	}
 	return nil
+}
+
+func (a auth) provesVendor() bool {
+	return slices.ContainsFunc(a, func(a alternative) bool { return slices.ContainsFunc(a, func(s scheme) bool { return s.proves }) })
 }
 
 func (a auth) needsCertificate() bool {
@@ -302,6 +332,7 @@ func (c credentials) compile(signature *Signature, client *http.Client) (alterna
 
 func byQuery(ref secret.Ref) scheme {
 	return scheme{
+		early: true,
 		check: withSecret(ref, func(secret string, r Request) bool {
 			token, second := equal(r.Query.Get("token"), secret), equal(r.Query.Get("secret"), secret)
 			return token || second
@@ -312,6 +343,7 @@ func byQuery(ref secret.Ref) scheme {
 
 func byHeader(ref secret.Ref, name string) scheme {
 	return scheme{
+		early: true,
 		check: withSecret(ref, func(secret string, r Request) bool { return equal(r.Header.Get(name), secret) }),
 		sign:  signedWith(ref, func(secret string, r Request) { r.Header.Set(name, secret) }), hidden: []string{http.CanonicalHeaderKey(name)},
 	}
@@ -319,6 +351,7 @@ func byHeader(ref secret.Ref, name string) scheme {
 
 func byBearer(ref secret.Ref) scheme {
 	return scheme{
+		early: true,
 		check: withSecret(ref, func(secret string, r Request) bool {
 			scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 			return strings.EqualFold(scheme, "bearer") && equal(token, secret)
@@ -329,6 +362,7 @@ func byBearer(ref secret.Ref) scheme {
 
 func byBasic(username string, ref secret.Ref) scheme {
 	return scheme{
+		early: true,
 		check: withSecret(ref, func(secret string, r Request) bool {
 			user, password, ok := (&http.Request{Header: r.Header}).BasicAuth()
 			return ok && equal(user, username) && equal(password, secret)
@@ -367,7 +401,7 @@ func (s Signature) sum(secret string, r Request) []byte {
 // byCertificate knows the sender by the certificate of its TLS client, which
 // an authority of the operator's must have issued for one of the names.
 func byCertificate(ca string, names []string) scheme {
-	return scheme{certificate: true, check: func(_ context.Context, r Request) error {
+	return scheme{certificate: true, early: true, check: func(_ context.Context, r Request) error {
 		if len(r.Certificates) == 0 {
 			return ErrUnauthorized
 		}

@@ -14,6 +14,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"hash"
 	"math/big"
 	"net"
@@ -196,6 +197,8 @@ func TestHidden(t *testing.T) {
 		kind := "distribution"
 		if strings.Contains(auth, "signature") {
 			kind = "github"
+		} else if strings.Contains(auth, "sns") {
+			kind = "aws-ecr"
 		}
 		if got := mustLoad(t, "{type: "+kind+", auth: "+auth+"}").Hidden(); !slices.Equal(got, want) {
 			t.Errorf("%s: hidden %q, want %q", auth, got, want)
@@ -828,6 +831,7 @@ func TestLoadFaults(t *testing.T) {
 		{"certificate without authority", "type: quay\nauth:\n  certificate: {names: [a]}", []string{"dockbell.yaml:3: auth.certificate.ca: is missing: name the file"}},
 		{"certificate of an authority that is not there", "type: quay\nauth:\n  certificate:\n    ca: /nowhere/ca.pem", []string{"dockbell.yaml:4: auth.certificate.ca: open /nowhere/ca.pem: no such file or directory"}},
 		{"certificate of an authority that is none", "type: quay\nauth:\n  certificate:\n    ca: auth_test.go", []string{"dockbell.yaml:4: auth.certificate.ca: auth_test.go holds no certificate in PEM form"}},
+		{"sns elsewhere", "type: generic-json\nauth:\n  sns: {topics: [a]}", []string{"dockbell.yaml:3: auth: sns goes with aws-ecr"}},
 		{"sns without topics", "type: aws-ecr\nauth:\n  sns: {}", []string{"dockbell.yaml:3: auth.sns.topics: is missing: anybody can"}},
 		{"oidc of anybody", "type: google-gar\nauth:\n  oidc: {issuer: http://id.example}", []string{"dockbell.yaml:3: auth.oidc.issuer: must be an https address", "auth.oidc.audience: is missing", "dockbell.yaml:3: auth.oidc: needs email, subject or app"}},
 		{"oidc and bearer", "type: google-gar\nauth:\n  bearer: {env: DOCK_TOKEN}\n  oidc: {issuer: https://id.example, audience: a, subject: s}", []string{"dockbell.yaml:3: auth: two of these are both in Authorization"}},
@@ -871,6 +875,55 @@ func TestParseNetwork(t *testing.T) {
 	for _, in := range []string{"", "example.com", "203.0.113.7/33", "203.0.113"} {
 		if got, err := ParseNetwork(in); err == nil {
 			t.Errorf("%q: got %v", in, got)
+		}
+	}
+}
+
+// What no body can make good is refused before there is one.
+func TestAdmit(t *testing.T) {
+	t.Setenv("DOCK_TOKEN", token)
+	right, wrong := url.Values{"token": {token}}, url.Values{"token": {"guess"}}
+	for _, tt := range []struct {
+		name, source string
+		query        url.Values
+		ok           bool
+	}{
+		{"open", "{type: github, auth: none}", nil, true},
+		{"token", "{type: github, auth: {token: {env: DOCK_TOKEN}}}", right, true},
+		{"wrong token", "{type: github, auth: {token: {env: DOCK_TOKEN}}}", wrong, false},
+		{"signature", "{type: github, auth: {signature: {env: DOCK_TOKEN}}}", nil, true},
+		{"wrong token beside a signature", "{type: github, auth: {signature: {env: DOCK_TOKEN}, token: {env: DOCK_TOKEN}}}", wrong, false},
+		{"wrong token or a signature", "{type: github, auth: [{signature: {env: DOCK_TOKEN}}, {token: {env: DOCK_TOKEN}}]}", wrong, true},
+		{"another address", "{type: github, auth: none, from: [192.0.2.1]}", nil, false},
+		{"any of the senders", "{type: auto, senders: {github: {auth: {token: {env: DOCK_TOKEN}}}, quay: {auth: none}}}", wrong, true},
+		{"none of the senders", "{type: auto, senders: {github: {auth: {token: {env: DOCK_TOKEN}}}, quay: {auth: {token: {env: DOCK_TOKEN}}}}}", wrong, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			err := mustLoad(t, tt.source).Admit(t.Context(), Request{Query: tt.query, Header: http.Header{}})
+			if tt.ok && err != nil || !tt.ok && !errors.Is(err, ErrUnauthorized) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Who has not been authenticated cannot make a first sight expensive.
+func TestGlanceIsBounded(t *testing.T) {
+	var many strings.Builder
+	many.WriteString(`{"first": 1`)
+	for i := range 100_000 {
+		fmt.Fprintf(&many, `, "k%d": 1`, i)
+	}
+	many.WriteString("}")
+	for name, body := range map[string]string{
+		"many keys":     many.String(),
+		"long list":     `[{"first": 1}` + strings.Repeat(",1", 500_000) + "]",
+		"cut off later": `{"first": 1, ` + strings.Repeat(`"k": 1, `, 1000),
+	} {
+		l := look{}
+		allocated := testing.AllocsPerRun(1, func() { l = glance(http.Header{}, []byte(body)) })
+		if (name != "cut off later" && !l.has("first")) || len(l.keys) > manyKeys || allocated > 5000 {
+			t.Errorf("%s: %d keys, %.0f allocations", name, len(l.keys), allocated)
 		}
 	}
 }

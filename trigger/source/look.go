@@ -17,24 +17,46 @@ type look struct {
 	keys map[string]json.RawMessage
 }
 
+// manyKeys is how many keys of a body are looked at. No sender has as many, and
+// who has not been authenticated yet should not fill the memory.
+const manyKeys = 64
+
 // glance looks at a request. A body that is a form is looked at by its
 // payload.
 func glance(h http.Header, body []byte) look {
 	l := look{header: h}
-	body = bytes.TrimSpace(payload(h, body))
-	if bytes.HasPrefix(body, []byte("[")) {
-		l.list = true
-		var elements []json.RawMessage
-		if json.Unmarshal(body, &elements) != nil || len(elements) == 0 {
-			return l
-		}
-		body = elements[0]
-	}
-	if err := json.Unmarshal(body, &l.keys); err != nil {
+	body = payload(h, body)
+	if !l.read(body) {
 		// Docker Hub's own documentation shows a body that is no JSON.
-		_ = json.Unmarshal(literalBackslashes(body), &l.keys)
+		l = look{header: h}
+		l.read(literalBackslashes(body))
 	}
 	return l
+}
+
+// read reads the first keys of an object, or of the first one in a list, and
+// nothing behind them. It reports whether it was readable so far.
+func (l *look) read(body []byte) bool {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	first, err := dec.Token()
+	if err == nil && first == json.Delim('[') {
+		l.list = true
+		first, err = dec.Token()
+	}
+	if err != nil || first != json.Delim('{') {
+		return err == nil
+	}
+	l.keys = map[string]json.RawMessage{}
+	for n := 0; dec.More() && n < manyKeys; n++ {
+		key, err := dec.Token()
+		name, ok := key.(string)
+		var value json.RawMessage
+		if err != nil || !ok || dec.Decode(&value) != nil {
+			return false
+		}
+		l.keys[name] = value
+	}
+	return true
 }
 
 // has reports whether the object has all of the keys.

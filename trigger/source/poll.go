@@ -43,8 +43,9 @@ const (
 	// asked again.
 	pollAgain = time.Second
 
-	// pollNewTags is how many tags a repository may have that comes up in a
-	// catalogue and counts as new. One with more was hidden before.
+	// pollNewTags is how many tags a repository may have that comes up, in a
+	// catalogue or where there was none, and counts as new. One with more was
+	// hidden before.
 	pollNewTags = 20
 )
 

@@ -39,6 +39,8 @@ type watch struct {
 	large bool     // it has been said that the repository is too large for one pass
 
 	reached int // the last pass in which the registry was not left alone
+
+	looked time.Time // when the last pass that was whole began
 }
 
 // repository is one that is looked at, and whether its first tags are new.
@@ -232,8 +234,10 @@ func (p *polling) one(ctx context.Context, r repository, w *watch) error {
 	case seen && len(tags) == 0 && len(before) > 1:
 		return fmt.Errorf("it has no tags any more; the %d that it had do not count as deleted", len(before))
 	}
-	c := &changes{polling: p, registry: registry, repository: name, before: before, set: map[string]string{}}
-	if !seen && (!r.fire || !p.fire && len(tags) > pollNewTags) {
+	began := time.Now()
+	c := &changes{polling: p, registry: registry, repository: name, since: w.looked, before: before, set: map[string]string{}}
+	cameToLight := !p.fire && len(tags) > pollNewTags
+	if !seen && (!r.fire || cameToLight) || len(before) == 0 && cameToLight {
 		for _, tag := range tags {
 			before[tag], c.set[tag] = "", "" // known from now on, whatever was begun before
 		}
@@ -245,7 +249,10 @@ func (p *polling) one(ctx context.Context, r repository, w *watch) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	return errors.Join(err, p.accept(ctx, r.name, c, seen))
+	if err = errors.Join(err, p.accept(ctx, r.name, c, seen)); err == nil {
+		w.looked = began
+	}
+	return err
 }
 
 func (p *Poller) selects(tag string) bool {
@@ -278,6 +285,7 @@ type changes struct {
 	*polling
 	registry, repository string
 
+	since  time.Time         // when what is found now was not so yet
 	before map[string]string // what the tags pointed to
 	events []trigger.Event
 	set    map[string]string
@@ -428,7 +436,7 @@ func (c *changes) deleted(ctx context.Context, tags []string) error {
 // a tag was moved as little as who did it, and the same content may come back
 // to a tag.
 func (c *changes) add(e trigger.Event, tag, digest string) {
-	e.Source, e.Observed = c.Name, true
+	e.Source, e.Observed, e.Since = c.Name, true, c.since
 	c.events = append(c.events, named(e, c.registry, c.repository, tag, digest))
 }
 

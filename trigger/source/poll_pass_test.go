@@ -121,6 +121,18 @@ func TestPollRepositoryToCome(t *testing.T) {
 	s.want("there", s.pass(), "push shop/web:v1")
 }
 
+// One that has many tags when it comes up was hidden, for want of rights say.
+func TestPollRepositoryComesToLight(t *testing.T) {
+	s := newScene(t, "repositories: r.example/shop/web\n")
+	s.pass()
+	for i := range pollNewTags + 1 {
+		s.push("shop/web", fmt.Sprint("v", i), i)
+	}
+	s.want("there", s.pass())
+	s.push("shop/web", "v0", 99)
+	s.want("a push to it", s.pass(), "push shop/web:v0")
+}
+
 // A filter that is widened or an exclusion that is dropped makes nothing old
 // new.
 func TestPollWidenedFilter(t *testing.T) {

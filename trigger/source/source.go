@@ -215,6 +215,10 @@ func loadAs(name, kind string, n strictyaml.Node, out Outside) *Source {
 	}
 	var authOK bool
 	src.auth, authOK = loadAuth(n.Key("auth"), src.sender.Signature, out.Client)
+	if authOK && src.Type != "aws-ecr" && src.auth.provesVendor() {
+		n.Key("auth").Faultf("sns goes with aws-ecr: only its messages are what Amazon signs")
+		authOK = false
+	}
 	if !ok || !authOK {
 		return nil
 	}
@@ -239,13 +243,33 @@ func ParseNetwork(s string) (netip.Prefix, error) {
 // ErrUnauthorized is what Verify returns for wrong or missing credentials.
 var ErrUnauthorized = errors.New("unauthorized")
 
+// Admit refuses a request by what comes before its body, where no body could
+// make it good. Its errors are those of Verify.
+func (s *Source) Admit(ctx context.Context, r Request) error {
+	if len(s.from) > 0 && !slices.ContainsFunc(s.from, func(p netip.Prefix) bool { return p.Contains(r.From.Unmap()) }) {
+		return fmt.Errorf("%w: %s is not one of the addresses that the source takes requests from", ErrUnauthorized, r.From)
+	}
+	if s.senders == nil {
+		return s.auth.early(ctx, r)
+	}
+	var refused error
+	for _, sender := range s.senders {
+		err := sender.Admit(ctx, r)
+		if err == nil {
+			return nil
+		}
+		refused = cmp.Or(refused, err)
+	}
+	return refused
+}
+
 // Verify checks who sent a request, and gives the source to go on with: this
 // one, or that of its senders which the request is from. Every failure is an
 // ErrUnauthorized, except when the credentials cannot be checked now, which is
 // not the sender's fault.
 func (s *Source) Verify(ctx context.Context, r Request) (*Source, error) {
-	if len(s.from) > 0 && !slices.ContainsFunc(s.from, func(p netip.Prefix) bool { return p.Contains(r.From.Unmap()) }) {
-		return nil, fmt.Errorf("%w: %s is not one of the addresses that the source takes requests from", ErrUnauthorized, r.From)
+	if err := s.Admit(ctx, r); err != nil {
+		return nil, err
 	}
 	if s.senders != nil {
 		return recognise(ctx, s.senders, r)
@@ -292,7 +316,7 @@ func (s *Source) Confirm(ctx context.Context, r Request, reply *Reply) error {
 	}
 	resp, err := s.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("not confirmed: %w", err)
+		return fmt.Errorf("not confirmed: %s: %w", req.URL.Host, cmp.Or(errors.Unwrap(err), err)) // without the URL, which has a token
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {

@@ -236,8 +236,8 @@ const twinTime = 10 * time.Minute
 
 // twin finds the run that was made for the same push when it was first heard
 // of in the other way: told by a sender, or found by a poller. A push is known
-// by its tag and digest. Where the sender tells no digest, what a poller finds
-// next under the tag is what the sender told, and the other way round.
+// by its tag and digest. Where the sender tells no digest, it is what a poller
+// finds that had not been there when the sender told it, or has just found.
 func (w *writer) twin(r trigger.Run) (id int64, err error) {
 	e := r.Event
 	if r.After || !w.observes {
@@ -249,32 +249,52 @@ func (w *writer) twin(r trigger.Run) (id int64, err error) {
 			return 0, err
 		}
 	}
-	var event, received int64
-	var digest string
-	var observed bool
-	const newest = `SELECT r.id, e.id, e.digest, e.observed, e.received_at FROM runs r JOIN events e ON e.id = r.event_id
+	var n twinRun
+	const newest = `SELECT r.id, r.state, e.id, e.digest, e.observed, e.received_at FROM runs r JOIN events e ON e.id = r.event_id
 		WHERE r.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
 		ORDER BY r.id DESC LIMIT 1`
-	if ok, err := w.row(newest, []any{e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &id, &event, &digest, &observed, &received); !ok {
+	ok, err := w.row(newest, []any{e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &n.id, &n.state, &n.event, &n.digest, &n.observed, &n.received)
+	if !ok || !n.toldThe(e) {
 		return 0, err
 	}
+	// What happened in between makes it another push. Of those that are told,
+	// each found one has one twin.
+	const between = `SELECT 1 FROM events WHERE repository = ? AND id > ? AND id < ? AND registry = ? AND tag = ?
+		AND (action <> ? OR observed = ? AND (observed = 0 OR digest <> ?)) LIMIT 1`
+	if other, err := w.row(between, []any{e.Repository, n.event, r.EventID, e.Registry, e.Tag, e.Action, e.Observed, e.Digest}, new(int)); other || err != nil {
+		return 0, err
+	}
+	return n.id, nil
+}
+
+// twinRun is the newest run that a rule's action had for a tag.
+type twinRun struct {
+	id       int64
+	state    trigger.State
+	event    int64
+	digest   string
+	observed bool
+	received int64
+}
+
+// toldThe reports whether the run may be that of the same push as an event that
+// was heard of in the other way.
+func (n twinRun) toldThe(e trigger.Event) bool {
 	switch {
-	case observed && !e.Observed && e.Digest == "":
-		if e.ReceivedAt.Sub(timeOf(received)) > twinTime {
-			return 0, nil
-		}
-	case !observed && e.Observed && digest == "":
-	case (observed || e.Observed) && e.Digest == digest:
-		return id, nil
-	default:
-		return 0, nil
+	case !n.observed && !e.Observed:
+		return false // both told by senders
+	case !e.Observed && n.state == trigger.Failed:
+		return false // who sends again after a failure wants it tried again
+	case n.digest != "" && e.Digest != "":
+		return n.digest == e.Digest
+	case e.Observed && !n.observed:
+		// It was told while it was not there yet to be found, or it was
+		// another one.
+		return !e.Since.IsZero() && timeOf(n.received).After(e.Since)
+	case n.observed && !e.Observed:
+		return e.ReceivedAt.Sub(timeOf(n.received)) < twinTime
 	}
-	// Each has one twin: another event of the same way was that.
-	const others = "SELECT 1 FROM events WHERE repository = ? AND id > ? AND id < ? AND registry = ? AND tag = ? AND action = ? AND observed = ? LIMIT 1"
-	if taken, err := w.row(others, []any{e.Repository, event, r.EventID, e.Registry, e.Tag, e.Action, e.Observed}, new(int)); taken || err != nil {
-		return 0, err
-	}
-	return id, nil
+	return false
 }
 
 // standing is what a lane holds or is about to.

@@ -91,6 +91,8 @@ func TestTwins(t *testing.T) {
 		tag    string
 		digest string
 		after  time.Duration // since the one before
+		gone   bool          // deleted, not pushed
+		fails  bool          // its run does
 		new    bool
 	}
 	for name, story := range map[string][]seen{
@@ -103,11 +105,17 @@ func TestTwins(t *testing.T) {
 		"no digest, sender first":     {{tag: "v1", new: true}, {poll: true, tag: "v1", digest: a}, {poll: true, tag: "v1", digest: b, new: true}},
 		"no digest, each time":        {{tag: "v1", new: true}, {poll: true, tag: "v1", digest: a}, {tag: "v1", after: time.Minute, new: true}, {poll: true, tag: "v1", digest: b}},
 		"no digest, poller first":     {{poll: true, tag: "v1", digest: a, new: true}, {tag: "v1", after: time.Minute}, {tag: "v1", after: time.Minute, new: true}},
+		"told before the last look":   {{tag: "v1", new: true}, {poll: true, tag: "other", digest: b, new: true}, {poll: true, tag: "v1", digest: a, new: true}},
+		"sent again after a failure":  {{poll: true, tag: "v1", digest: a, fails: true, new: true}, {tag: "v1", digest: a, new: true}},
+		"told a second time":          {{poll: true, tag: "v1", digest: a, new: true}, {tag: "v1", digest: a}, {tag: "v2", digest: b, new: true}, {tag: "v1", digest: a, new: true}},
+		"deleted in between":          {{poll: true, tag: "v1", digest: a, new: true}, {poll: true, tag: "v1", digest: a, gone: true, new: true}, {poll: true, tag: "v2", digest: b, new: true}, {poll: true, tag: "v1", digest: a, new: true}, {poll: true, tag: "v1", digest: a, gone: true, new: true}},
+		"said again after a kill":     {{poll: true, tag: "v1", digest: a, new: true}, {poll: true, tag: "v2", digest: b, new: true}, {poll: true, tag: "v1", digest: a}, {poll: true, tag: "v2", digest: b}},
 		"no digest, much later":       {{poll: true, tag: "v1", digest: a, new: true}, {tag: "v1", after: time.Hour, new: true}},
 		"no digest, in another place": {{tag: "v1", new: true}, {poll: true, tag: "v2", digest: a, new: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+			looked := b.now
 			for i, step := range story {
 				b.now = b.now.Add(step.after + time.Second)
 				e := trigger.Event{
@@ -115,16 +123,24 @@ func TestTwins(t *testing.T) {
 					Source: "hub", ID: fmt.Sprint("delivery ", i), Action: trigger.Push, ReceivedAt: b.now, Observed: step.poll,
 				}
 				if step.poll {
-					e.Source, e.ID = "mirror", ""
+					e.Source, e.ID, e.Since, looked = "mirror", "", looked, b.now
 				}
 				r := planned("lane", trigger.Queue)
 				r.Rule = "web"
+				if step.gone {
+					e.Action, r.Rule = trigger.Delete, "gone"
+				}
 				receipt, err := s.Accept(t.Context(), trigger.Delivery{Source: e.Source}, []trigger.Planned{{Event: e, Runs: []trigger.Run{r}}})
 				if err != nil {
 					t.Fatal(err)
 				}
 				if got := receipt.Events[0].Runs[0]; got.New != step.new {
 					t.Errorf("step %d: %+v", i, got)
+				}
+				if step.fails {
+					for _, r := range b.claim(1) {
+						b.finish(r, trigger.Failed)
+					}
 				}
 			}
 		})

@@ -316,7 +316,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"sqlite:" + path("corrupt"), "store " + path("corrupt") + ": file is not a database (26)"},
 		{"sqlite:" + path("cut"), "store " + path("cut") + ": database disk image is malformed (11)"},
 		{"sqlite:" + path("none/db"), "store " + path("none/db") + ": open " + path("none/db.lock") + ": no such file or directory"},
-		{"sqlite:" + path("directory"), "store " + path("directory") + ": unable to open database file"},
+		{"sqlite:" + path("directory"), "store " + path("directory") + ": open " + path("directory") + ": is a directory"},
 	}
 	for _, tt := range tests {
 		for range 2 { // a refusal leaves no lock behind

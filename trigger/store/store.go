@@ -76,6 +76,9 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 	// A checkpoint writes each changed page once, however often it changed: with
 	// 32 MB of log between them a write costs a fifth less than with SQLite's 4.
 	const pragmas = "_pragma=busy_timeout(5000)&_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=cache_size(-32000)&_pragma=wal_autocheckpoint(8000)"
+	if err := create(abs); err != nil {
+		return nil, err
+	}
 	file := (&url.URL{Scheme: "file", OmitHost: true, Path: abs}).String()
 	if s.write, err = sql.Open("sqlite", file+"?"+pragmas); err != nil {
 		return nil, err
@@ -93,6 +96,16 @@ func open(ctx context.Context, path string) (_ *Store, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// create makes the file where there is none: what is received is not for
+// everybody on the machine.
+func create(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Close ends the store after what is being written. Operations that wait for
