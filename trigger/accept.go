@@ -10,6 +10,9 @@ type Planned struct {
 	Event  Event
 	Runs   []Run  // those with After set come last
 	Reason string // why there is no run; "" when there is one
+
+	// Force makes runs although they were made for this push before.
+	Force bool
 }
 
 // Receipt says what was put on disk for a delivery.
@@ -52,6 +55,15 @@ type Result struct {
 	NotBefore time.Time // of the next try
 	At        time.Time // when the try ended
 	Postponed bool      // there was no try: its gate was closed
+	Hold      string    // why the digest is held in the lane from now on; "" when it is not
+}
+
+// CutOff is the result of a run that was stopped in the middle.
+func CutOff(repeatable bool, now time.Time) Result {
+	if repeatable {
+		return Result{State: Waiting, At: now, NotBefore: now, Reason: "dockbell stopped while this ran"}
+	}
+	return Result{State: Unknown, At: now, Reason: "dockbell stopped while this ran; whether it had its effect is not known, so it is not repeated"}
 }
 
 // EventRecord is a recorded event with what became of it.

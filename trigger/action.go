@@ -80,6 +80,26 @@ func Skip(format string, args ...any) error {
 
 func (e *SkipError) Error() string { return e.Reason }
 
+// HoldError ends a run that failed and must not be deployed again before a
+// person has released its digest.
+type HoldError struct {
+	Err    error
+	Undone bool // what it changed was put back
+}
+
+func (e *HoldError) Error() string { return e.Err.Error() }
+func (e *HoldError) Unwrap() error { return e.Err }
+
+// UncertainError marks a failure after which nobody knows whether the action
+// had its effect.
+type UncertainError struct{ Err error }
+
+// Uncertain marks err as that of an action that may have happened.
+func Uncertain(err error) error { return &UncertainError{Err: err} }
+
+func (e *UncertainError) Error() string { return e.Err.Error() }
+func (e *UncertainError) Unwrap() error { return e.Err }
+
 // Retryable reports whether err says that a repeat is safe, and how long to
 // wait before it at the least.
 func Retryable(err error) (after time.Duration, ok bool) {

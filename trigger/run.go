@@ -13,10 +13,13 @@ const (
 	Waiting    State = "waiting" // on disk, not started: the lane is busy, a retry is due later, …
 	Running    State = "running"
 	Succeeded  State = "succeeded"
-	Failed     State = "failed"     // tried as often as allowed, or not worth repeating
-	Superseded State = "superseded" // a newer run of the lane took its place before it started
-	Skipped    State = "skipped"    // there was nothing to do, or it would have gone backwards
-	Unknown    State = "unknown"    // dockbell stopped while it ran; the effect may or may not have happened
+	Failed     State = "failed"      // tried as often as allowed, or not worth repeating
+	Superseded State = "superseded"  // a newer run of the lane took its place before it started
+	Skipped    State = "skipped"     // there was nothing to do, it would have gone backwards, or its digest is held
+	Rejected   State = "rejected"    // a person said no
+	Expired    State = "expired"     // nobody approved it in time
+	RolledBack State = "rolled-back" // it failed and was undone
+	Unknown    State = "unknown"     // dockbell stopped while it ran; the effect may or may not have happened
 )
 
 // Ended reports whether the state is an outcome.
@@ -63,6 +66,28 @@ type Run struct {
 	After    bool          `json:"after,omitzero"`    // starts when the other runs of its event have ended
 	Followed bool          `json:"followed,omitzero"` // its event has a run that waits for it
 
+	// Deadline is how long after its first try began another one may begin; 0:
+	// any time. FirstBackoff and MostBackoff bound the wait between two tries;
+	// 0 leaves them to the queue.
+	Deadline     time.Duration `json:"deadline,omitzero"`
+	FirstBackoff time.Duration `json:"firstBackoff,omitzero"`
+	MostBackoff  time.Duration `json:"mostBackoff,omitzero"`
+
+	// HoldFailed holds the digest in the lane when the run fails for good.
+	HoldFailed bool `json:"holdFailed,omitzero"`
+
+	// Approvals is how many people must say yes before the run starts, 0 for
+	// none; Approvers who they may be, nil for anybody. Without them it expires
+	// at ApproveBy.
+	Approvals int       `json:"approvals,omitzero"`
+	Approvers []string  `json:"approvers,omitempty"`
+	ApproveBy time.Time `json:"approveBy,omitzero"`
+	Approved  int       `json:"approved,omitzero"` // how many have said yes
+
+	// Tells is the run whose outcome this one is the notification of, 0 for
+	// every other run.
+	Tells int64 `json:"tells,omitzero,string"`
+
 	// MinAge is how long the image must have been known when the run starts.
 	// It is counted from when the run is accepted, into NotBefore.
 	MinAge time.Duration `json:"-"`
@@ -72,6 +97,7 @@ type Run struct {
 	Attempt    int       `json:"attempt"`         // tries begun so far
 	NotBefore  time.Time `json:"notBefore,omitzero"`
 	CreatedAt  time.Time `json:"createdAt"`
+	FirstAt    time.Time `json:"firstAt,omitzero"`   // of the first try
 	StartedAt  time.Time `json:"startedAt,omitzero"` // of the last try
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
 }
@@ -84,4 +110,43 @@ type Attempt struct {
 	State      State     `json:"state"` // Waiting when it is to be tried again
 	Reason     string    `json:"reason,omitzero"`
 	Log        string    `json:"log,omitzero"` // what the action wrote: output, from and to
+}
+
+// Awaits reports whether people have yet to approve the run.
+func (r Run) Awaits() bool { return r.State == Waiting && r.Approved < r.Approvals }
+
+// Note is a decision about a run, or what became of it: why it waits, who
+// approved it, that it was put back.
+type Note struct {
+	At   time.Time `json:"at"`
+	Text string    `json:"text"`
+}
+
+// Vote is what a person says to a run that needs approval.
+type Vote struct {
+	By     string // who
+	Yes    bool   // no rejects the run
+	Digest string // what is approved; "" where the person was shown none
+	Reason string
+}
+
+// Hold keeps something from being deployed until it is released. With a Digest
+// runs for that are skipped, in one lane or, when that is "", in all; without
+// one the runs of the lane wait.
+type Hold struct {
+	ID         int64     `json:"id,string"`
+	Lane       string    `json:"lane,omitzero"`
+	Digest     string    `json:"digest,omitzero"`
+	Reason     string    `json:"reason"`
+	By         string    `json:"by"`
+	Run        int64     `json:"run,omitzero,string"` // that failed; 0 when a person holds
+	At         time.Time `json:"at"`
+	ReleasedAt time.Time `json:"releasedAt,omitzero"`
+	ReleasedBy string    `json:"releasedBy,omitzero"`
+}
+
+// Notice is an outcome that people may want to be told of.
+type Notice struct {
+	ID  int64
+	Run Run // with the state and reason it had
 }

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/sha256"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -29,29 +29,10 @@ import (
 // The standing run of a lane is the newest that has not failed, been skipped
 // or superseded: what the lane holds or is about to.
 func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
-	header, err := json.Marshal(d.Header)
-	if err != nil {
-		return trigger.Receipt{}, err
-	}
-	body := d.Body
-	if body == nil {
-		body = []byte{} // nil is NULL to the driver; a poll has no body
-	}
 	var receipt trigger.Receipt
-	err = s.writer.do(ctx, func(w *writer) error {
-		receipt = trigger.Receipt{Events: make([]trigger.ReceiptEvent, len(planned))}
-		id, err := w.insert("INSERT INTO deliveries (source, received_at, header, body) VALUES (?, ?, ?, ?)",
-			d.Source, nanos(d.ReceivedAt), string(header), body)
-		if err != nil {
-			return err
-		}
-		receipt.Delivery = id
-		for i, p := range planned {
-			if receipt.Events[i], err = w.acceptEvent(id, p); err != nil {
-				return err
-			}
-		}
-		return nil
+	err := s.writer.doAsking(ctx, questionsOf(planned), func(w *writer) (err error) {
+		receipt, err = w.accept(d, planned)
+		return err
 	})
 	if err != nil {
 		return trigger.Receipt{}, err
@@ -59,27 +40,75 @@ func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigge
 	return receipt, nil
 }
 
+// errRehearsed takes back what a rehearsal wrote.
+var errRehearsed = errors.New("rehearsed")
+
+// Rehearse says what Accept would do, and does nothing. The ids it gives are
+// of no use afterwards, but for those of runs that already stand.
+func (s *Store) Rehearse(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
+	var receipt trigger.Receipt
+	err := s.writer.do(ctx, func(w *writer) (err error) {
+		if receipt, err = w.accept(d, planned); err == nil {
+			err = errRehearsed
+		}
+		return err
+	})
+	if errors.Is(err, errRehearsed) {
+		return receipt, nil
+	}
+	return trigger.Receipt{}, err
+}
+
+// questionsOf is what accepting is going to ask.
+func questionsOf(planned []trigger.Planned) question {
+	q := question{deliveries: 1, events: len(planned)}
+	for _, p := range planned {
+		q.tags = append(q.tags, repoTag{p.Event.Repository, p.Event.Tag})
+		for _, r := range p.Runs {
+			q.runs++
+			r.Event = p.Event
+			if key := dedupeKey(r); key != nil {
+				q.keys = append(q.keys, key)
+			}
+			if !r.After {
+				q.lanes = append(q.lanes, r.Lane)
+			}
+		}
+	}
+	return q
+}
+
+func (w *writer) accept(d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
+	id, err := w.insertDelivery(d)
+	if err != nil {
+		return trigger.Receipt{}, err
+	}
+	receipt := trigger.Receipt{Delivery: id, Events: make([]trigger.ReceiptEvent, len(planned))}
+	for i, p := range planned {
+		if receipt.Events[i], err = w.acceptEvent(id, p); err != nil {
+			return trigger.Receipt{}, err
+		}
+	}
+	return receipt, nil
+}
+
 func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.ReceiptEvent, error) {
-	e := p.Event
-	id, err := w.insert(`INSERT INTO events (delivery_id, source, sender_id, action, registry, repository, tag, digest, media_type, actor, occurred_at, received_at, reason, observed)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		delivery, e.Source, e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Actor, nanos(e.OccurredAt), nanos(e.ReceivedAt), p.Reason, e.Observed)
+	id, err := w.insertEvent(delivery, p.Event, p.Reason)
 	if err != nil {
 		return trigger.ReceiptEvent{}, err
 	}
-	w.observes = w.observes || e.Observed
 	accepted := trigger.ReceiptEvent{ID: id, Runs: make([]trigger.Admitted, len(p.Runs))}
 	followed, live := false, false
 	for _, r := range p.Runs {
 		followed = followed || r.After
 	}
 	for i, r := range p.Runs {
-		r.EventID, r.Event, r.Followed = id, e, followed && !r.After
+		r.EventID, r.Event, r.Followed = id, p.Event, followed && !r.After
 		if r.After && !live {
 			accepted.Runs[i] = trigger.Admitted{Reason: "there is no run to wait for"}
 			continue
 		}
-		a, state, err := w.admit(r)
+		a, state, err := w.admit(r, p.Force)
 		if err != nil {
 			return trigger.ReceiptEvent{}, err
 		}
@@ -104,61 +133,102 @@ func refusal(runs []trigger.Admitted) (why string) {
 }
 
 // admit decides about one run and writes it. A run with After set follows the
-// live runs of its event and has no lane.
-func (w *writer) admit(r trigger.Run) (trigger.Admitted, trigger.State, error) {
+// live runs of its event and has no lane. One that is forced is made although
+// there was one for this push before.
+func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.State, error) {
 	r.State = cmp.Or(r.State, trigger.Waiting)
 	key := dedupeKey(r)
-	if before, err := w.duplicate(key); err != nil || before != 0 {
-		return already(before), "", err
-	}
-	if before, err := w.twin(r); err != nil || before != 0 {
+	if forced {
+		key = nil
+	} else if before, err := w.before(r, key); err != nil || before != 0 {
 		return already(before), "", err
 	}
 	if err := w.ripen(&r); err != nil {
 		return trigger.Admitted{}, "", err
 	}
 	if r.State == trigger.Waiting && !r.After {
-		if before, err := w.compare(&r); err != nil || before != 0 {
+		if before, err := w.compare(&r); err != nil || before != 0 && !forced {
 			return already(before), "", err
 		}
 	}
-	takesTurns := r.State == trigger.Waiting && r.Mode != trigger.Parallel && !r.After
-	idle := true
-	var lane, due any
-	if takesTurns {
-		busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{r.Lane}, new(int))
-		if err != nil {
-			return trigger.Admitted{}, "", err
-		}
-		lane, idle = r.Lane, !busy
-	}
-	if r.State == trigger.Waiting && !r.After && idle {
-		due, w.due = nanos(r.NotBefore), true
-	}
-	id, err := w.insert(`INSERT INTO runs (event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed,
-			state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?, 0, ?, ?, ?, ?)`,
-		r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Event.Repository, r.Lane, r.Mode, r.Ordered, r.Order, r.Attempts, int64(r.Timeout), r.After, r.Followed,
-		r.State, r.Reason, nanos(r.NotBefore), nanos(r.CreatedAt), nanos(r.FinishedAt), key, lane, due)
+	held, err := w.keepFrom(&r)
 	if err != nil {
 		return trigger.Admitted{}, "", err
 	}
-	if !idle && r.Mode == trigger.Latest {
-		r.ID = id
+	claimable := r.State == trigger.Waiting && !r.After && !held
+	busy, lane := false, ""
+	if r.State == trigger.Waiting && takesTurns(r) {
+		lane = r.Lane
+		if busy, err = w.busy(lane); err != nil {
+			return trigger.Admitted{}, "", err
+		}
+	}
+	if r.ID, err = w.insertRun(r, key, lane, claimable && !busy); err != nil {
+		return trigger.Admitted{}, "", err
+	}
+	w.seeNew(r)
+	if busy && r.Mode == trigger.Latest {
 		if err := w.supersede(r); err != nil {
 			return trigger.Admitted{}, "", err
 		}
 	}
-	return trigger.Admitted{ID: id, New: true, Reason: r.Reason}, r.State, nil
+	if err := w.announce(r); err != nil {
+		return trigger.Admitted{}, "", err
+	}
+	return trigger.Admitted{ID: r.ID, New: true, Reason: r.Reason}, r.State, nil
+}
+
+// before finds the run that was made for this push before.
+func (w *writer) before(r trigger.Run, key []byte) (id int64, err error) {
+	if id, err = w.duplicate(key); err != nil || id != 0 {
+		return id, err
+	}
+	return w.twin(r)
+}
+
+// keepFrom makes a run that something holds wait, or skips it. held reports
+// that it waits for the release.
+func (w *writer) keepFrom(r *trigger.Run) (held bool, err error) {
+	if r.State != trigger.Waiting || r.After || r.Tells != 0 {
+		return false, nil
+	}
+	h, err := w.heldBy(r.Lane, r.Event.Digest)
+	if h == nil {
+		return false, err
+	}
+	r.Reason = holdReason(*h)
+	if h.Digest != "" {
+		r.State, r.FinishedAt = trigger.Skipped, r.CreatedAt
+		return false, nil
+	}
+	return true, nil
+}
+
+// announce notes why a new run waits, and keeps for those who are to be told
+// that it has ended at once or waits for people.
+func (w *writer) announce(r trigger.Run) error {
+	if r.State == trigger.Waiting && r.Reason != "" {
+		if err := w.note(r.ID, r.CreatedAt, r.Reason); err != nil {
+			return err
+		}
+	}
+	switch {
+	case r.State.Ended():
+		return w.notice(r, string(r.State), r.Reason)
+	case r.Awaits():
+		return w.notice(r, approvalNotice, r.Reason)
+	}
+	return nil
 }
 
 // compare holds a run against what stands in its lane. It gives the run that
 // already does this, or marks r as skipped when r would be a step back.
 func (w *writer) compare(r *trigger.Run) (before int64, err error) {
-	stand, err := w.standing(r.Lane, math.MaxInt64)
-	if stand == nil {
+	view, err := w.lane(r.Lane)
+	if err != nil || view.stand == nil {
 		return 0, err
 	}
+	stand := view.stand
 	why := stand.newerThan(*r)
 	// One push may have made runs of several rules in the lane.
 	for s := stand; s != nil && s.samePush(r.Event); {
@@ -183,7 +253,7 @@ func already(id int64) trigger.Admitted {
 // dedupeKey tells redeliveries of one event to one action of one rule; NULL
 // where the sender gives nothing to tell them by. A run that follows others
 // is made whenever one of those is.
-func dedupeKey(r trigger.Run) any {
+func dedupeKey(r trigger.Run) []byte {
 	event := r.Event.Key()
 	if event == "" || r.After {
 		return nil
@@ -194,18 +264,20 @@ func dedupeKey(r trigger.Run) any {
 
 // duplicate finds the run that this event made before. A failed one does not
 // count: who sends an event again after a failure wants it tried again.
-func (w *writer) duplicate(key any) (id int64, err error) {
+func (w *writer) duplicate(key []byte) (id int64, err error) {
 	if key == nil {
 		return 0, nil
 	}
-	var state trigger.State
-	if ok, err := w.row("SELECT id, state FROM runs WHERE dedupe = ?", []any{key}, &id, &state); !ok {
-		return 0, err
+	d, asked := w.keys[string(key)]
+	if !asked {
+		if _, err := w.row("SELECT id, state FROM runs WHERE dedupe = ?", []any{key}, &d.id, &d.state); err != nil {
+			return 0, err
+		}
 	}
-	if state == trigger.Failed {
-		return 0, w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", id)
+	if d.state == trigger.Failed {
+		return 0, w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", d.id)
 	}
-	return id, nil
+	return d.id, nil
 }
 
 // ripen makes a run wait until its image has been known for long enough. Only
@@ -240,12 +312,11 @@ const twinTime = 10 * time.Minute
 // finds that had not been there when the sender told it, or has just found.
 func (w *writer) twin(r trigger.Run) (id int64, err error) {
 	e := r.Event
-	if r.After || !w.observes {
+	if r.After {
 		return 0, nil
 	}
 	if !e.Observed {
-		const looked = "SELECT 1 FROM events WHERE repository = ? AND tag = ? AND observed = 1 LIMIT 1"
-		if ok, err := w.row(looked, []any{e.Repository, e.Tag}, new(int)); !ok {
+		if looked, err := w.wasLooked(repoTag{e.Repository, e.Tag}); err != nil || !looked {
 			return 0, err
 		}
 	}
@@ -260,11 +331,22 @@ func (w *writer) twin(r trigger.Run) (id int64, err error) {
 	// What happened in between makes it another push. Of those that are told,
 	// each found one has one twin.
 	const between = `SELECT 1 FROM events WHERE repository = ? AND id > ? AND id < ? AND registry = ? AND tag = ?
-		AND (action <> ? OR observed = ? AND (observed = 0 OR digest <> ?)) LIMIT 1`
+		AND (action <> ? OR observed = ? AND (NOT observed OR digest <> ?)) LIMIT 1`
 	if other, err := w.row(between, []any{e.Repository, n.event, r.EventID, e.Registry, e.Tag, e.Action, e.Observed, e.Digest}, new(int)); other || err != nil {
 		return 0, err
 	}
 	return n.id, nil
+}
+
+// wasLooked reports whether a poller has found a tag.
+func (w *writer) wasLooked(t repoTag) (bool, error) {
+	if looked, asked := w.looked[t]; asked {
+		return looked, nil
+	}
+	if some, err := w.someObserved(); err != nil || !some {
+		return false, err
+	}
+	return w.row("SELECT 1 FROM events WHERE repository = ? AND tag = ? AND observed LIMIT 1", []any{t.repository, t.tag}, new(int))
 }
 
 // twinRun is the newest run that a rule's action had for a tag.
@@ -314,12 +396,12 @@ func (w *writer) standing(lane string, before int64) (*standing, error) {
 	var occurred, received int64
 	ok, err := w.row(`SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
 		FROM runs r JOIN events e ON e.id = r.event_id
-		WHERE r.lane = ? AND r.id < ? AND r.state NOT IN ('failed', 'skipped', 'superseded') ORDER BY r.id DESC LIMIT 1`,
+		WHERE r.lane = ? AND r.id < ? AND r.state NOT IN `+notStanding+` ORDER BY r.id DESC LIMIT 1`,
 		[]any{lane, before}, &s.id, &s.rule, &s.index, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
 	if !ok {
 		return nil, err
 	}
-	s.release.At = trigger.Event{OccurredAt: timeOf(occurred), ReceivedAt: timeOf(received)}.Time()
+	s.release = releaseOf(s.release.Tag, occurred, received)
 	return &s, nil
 }
 
@@ -341,25 +423,25 @@ func (s *standing) newerThan(r trigger.Run) string {
 // and makes it the head when nothing of the lane is live any more. Runs of the
 // same event stay, one push made them all, and so do those of mode queue.
 func (w *writer) supersede(by trigger.Run) error {
-	type ended struct {
-		event    int64
-		followed bool
-	}
-	var all []ended
+	var all []trigger.Run
+	why := supersededBy(by.ID)
 	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL
-		WHERE live_lane = ? AND state = 'waiting' AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING event_id, followed`,
-		[]any{supersededBy(by.ID), nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
-			var e ended
-			err := rows.Scan(&e.event, &e.followed)
-			all = append(all, e)
+		WHERE live_lane = ? AND state = 'waiting' AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING id, event_id, followed, tells`,
+		[]any{why, nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
+			var r trigger.Run
+			err := rows.Scan(&r.ID, &r.EventID, &r.Followed, &r.Tells)
+			all = append(all, r)
 			return err
 		})
 	if err != nil {
 		return err
 	}
-	for _, e := range all {
-		if e.followed {
-			if err := w.startFollowers(e.event); err != nil {
+	for _, r := range all {
+		if err := w.notice(r, string(trigger.Superseded), why); err != nil {
+			return err
+		}
+		if r.Followed {
+			if err := w.startFollowers(r.EventID); err != nil {
 				return err
 			}
 		}
@@ -369,10 +451,23 @@ func (w *writer) supersede(by trigger.Run) error {
 
 func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }
 
-// promote makes the oldest live run of a lane claimable, unless it runs.
+// dueAt is when a run that is the head of its lane is to be claimed: one that
+// nobody has approved, to be ended.
+const dueAt = "CASE WHEN approved < approvals THEN approve_by ELSE not_before END"
+
+// promote makes the oldest live run of a lane claimable, unless it runs or the
+// lane is held.
 func (w *writer) promote(lane string) error {
+	if held, err := w.laneHeld(lane); err != nil || held {
+		return err
+	}
 	w.due = true
-	return w.exec(`UPDATE runs SET due_at = not_before
+	if w.on {
+		w.promoted = append(w.promoted, lane)
+		w.pending = true
+		return nil
+	}
+	return w.exec("UPDATE runs SET due_at = "+dueAt+`
 		WHERE state = 'waiting' AND id = (SELECT id FROM runs WHERE live_lane = ? ORDER BY live_lane, id LIMIT 1)`, lane)
 }
 
@@ -381,8 +476,8 @@ func (w *writer) promote(lane string) error {
 func (w *writer) startFollowers(event int64) error {
 	w.due = true
 	return w.exec(`UPDATE runs SET due_at = not_before
-		WHERE event_id = ?1 AND after = 1 AND state = 'waiting'
-		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND after = 0 AND state IN ('waiting', 'running'))`, event)
+		WHERE event_id = ?1 AND after AND state = 'waiting'
+		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND NOT after AND state IN ('waiting', 'running'))`, event)
 }
 
 // nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.

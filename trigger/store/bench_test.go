@@ -40,7 +40,7 @@ func BenchmarkAcceptBehindFailures(b *testing.B) {
 	s := openAt(b, filepath.Join(b.TempDir(), "db"))
 	defer s.Close()
 	exec(b, s, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-		INSERT INTO runs SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'shop/web', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL, NULL FROM n`)
+		INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'shop/web', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL, NULL FROM n`)
 	var n atomic.Int64
 	drive(b, 1, func() { accept1(b, s, n.Add(1)%10) })
 }

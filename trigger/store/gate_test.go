@@ -1,7 +1,6 @@
 package store
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -10,8 +9,10 @@ import (
 
 // The age of an image is counted from when dockbell first saw its content,
 // whoever sent that and under which tag.
-func TestMinAge(t *testing.T) {
-	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+func TestMinAge(t *testing.T) { onEach(t, testMinAge) }
+
+func testMinAge(t *testing.T, b *bench) {
+	s := b.Store
 	first := b.now
 	accept := func(tag, digest string, after time.Duration, want time.Time) {
 		t.Helper()

@@ -15,38 +15,37 @@ func (s *Store) Cancel(ctx context.Context, id int64, why string, now time.Time)
 		if r.State != trigger.Waiting {
 			return trigger.Refuse("run %d is %s: only one that waits can be cancelled", id, r.State)
 		}
-		err := w.exec("UPDATE runs SET state = 'skipped', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", why, nanos(now), id)
-		if err != nil {
-			return err
-		}
-		if r.Mode != trigger.Parallel && !r.After {
-			if err := w.promote(r.Lane); err != nil {
-				return err
-			}
-		}
-		if r.Followed {
-			return w.startFollowers(r.EventID)
-		}
-		return nil
+		return w.end(r, trigger.Skipped, why, now)
 	})
 }
 
 // Retry makes a run wait again that has failed or whose end is not known, with
 // as many tries as it had. It is refused with a [trigger.RefusedError] for any
-// other, and where a newer run has taken its place: that would be a step back.
+// other, where a newer run has taken its place, which would be a step back, and
+// where its digest is held.
 func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) error {
 	return s.change(ctx, id, func(w *writer, r trigger.Run) error {
-		if r.State != trigger.Failed && r.State != trigger.Unknown {
+		if r.State != trigger.Failed && r.State != trigger.Unknown && r.State != trigger.RolledBack {
 			return trigger.Refuse("run %d is %s: only one that has failed, or whose end is not known, can be tried again", id, r.State)
 		}
 		if r.Attempt == 0 {
 			return trigger.Refuse("run %d could not be made: %s", id, r.Reason)
 		}
-		var lane any
+		lane := any(nil)
 		due := any(nanos(now))
-		if r.Mode != trigger.Parallel && !r.After {
+		h, err := w.heldBy(r.Lane, r.Event.Digest)
+		if err != nil {
+			return err
+		}
+		if h != nil && r.Tells == 0 && !r.After {
+			if h.Digest != "" {
+				return trigger.Refuse("%s; release it first, with `dockbell release %d`", holdReason(*h), h.ID)
+			}
+			due = nil // until the lane is released
+		}
+		if takesTurns(r) {
 			var newer int64
-			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND state NOT IN ('failed', 'skipped', 'superseded') ORDER BY id DESC LIMIT 1"
+			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND state NOT IN " + notStanding + " ORDER BY id DESC LIMIT 1"
 			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
 				return err
 			} else if taken && r.Mode == trigger.Latest {
@@ -59,14 +58,19 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			if lane = r.Lane; busy {
 				due = nil
 			}
+			delete(w.lanes, r.Lane)
 		}
 		w.due = true
 		attempts := r.Attempts
 		if attempts > 0 {
 			attempts += r.Attempt
 		}
-		return w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, live_lane = ?, due_at = ? WHERE id = ?",
+		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, live_lane = ?, due_at = ? WHERE id = ?",
 			why, attempts, nanos(now), lane, due, id)
+		if err != nil {
+			return err
+		}
+		return w.note(id, now, why)
 	})
 }
 

@@ -2,7 +2,6 @@ package store
 
 import (
 	"errors"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -15,11 +14,6 @@ type interventions struct {
 	*testing.T
 	b *bench
 	s *Store
-}
-
-func newInterventions(t *testing.T) interventions {
-	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
-	return interventions{t, b, s}
 }
 
 // add accepts a run and gives its id.
@@ -68,8 +62,10 @@ func (i interventions) refused(err error, want string) {
 	}
 }
 
-func TestCancel(t *testing.T) {
-	i := newInterventions(t)
+func TestCancel(t *testing.T) { onEach(t, testCancel) }
+
+func testCancel(t *testing.T, b *bench) {
+	i := interventions{t, b, b.Store}
 	first, second, third := i.add("a", "v1", trigger.Queue), i.add("a", "v2", trigger.Queue), i.add("a", "v3", trigger.Queue)
 	for _, id := range []int64{first, second} {
 		if err := i.s.Cancel(t.Context(), id, "cancelled by anna", i.b.now); err != nil {
@@ -88,8 +84,10 @@ func TestCancel(t *testing.T) {
 	}
 }
 
-func TestRetry(t *testing.T) {
-	i := newInterventions(t)
+func TestRetry(t *testing.T) { onEach(t, testRetryByHand) }
+
+func testRetryByHand(t *testing.T, b *bench) {
+	i := interventions{t, b, b.Store}
 	id := i.add("a", "v1", trigger.Queue)
 	i.refused(i.s.Retry(t.Context(), id, "", i.b.now), "is waiting: only one that has failed")
 	i.end(trigger.Failed)
@@ -119,8 +117,10 @@ func TestRetry(t *testing.T) {
 }
 
 // While another run of the lane is live, one that is tried again waits for it.
-func TestRetryBehindOthers(t *testing.T) {
-	i := newInterventions(t)
+func TestRetryBehindOthers(t *testing.T) { onEach(t, testRetryBehindOthers) }
+
+func testRetryBehindOthers(t *testing.T, b *bench) {
+	i := interventions{t, b, b.Store}
 	id := i.add("a", "v1", trigger.Queue)
 	i.end(trigger.Failed)
 	other := i.add("a", "v2", trigger.Queue)
@@ -136,8 +136,10 @@ func TestRetryBehindOthers(t *testing.T) {
 }
 
 // Where only the newest counts, an old one is not brought back.
-func TestRetryOfWhatWasReplaced(t *testing.T) {
-	i := newInterventions(t)
+func TestRetryOfWhatWasReplaced(t *testing.T) { onEach(t, testRetryOfWhatWasReplaced) }
+
+func testRetryOfWhatWasReplaced(t *testing.T, b *bench) {
+	i := interventions{t, b, b.Store}
 	id := i.add("a", "v1", trigger.Latest)
 	i.end(trigger.Failed)
 	i.add("a", "v2", trigger.Latest)

@@ -5,42 +5,81 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
 )
 
-// Backup copies a store to a new file, also while a dockbell uses it. The copy
-// is whole as of one moment.
+// Backup copies a store of SQLite to a new file, also while a dockbell uses
+// it. The copy is whole as of one moment.
 func Backup(ctx context.Context, location, to string) error {
 	if _, err := os.Stat(to); err == nil {
 		return fmt.Errorf("%s is there already", to)
 	}
-	return readOnly(ctx, location, func(db *sql.DB) error {
+	return aside(ctx, location, func(d dialect, db *sql.DB) error {
+		if d.shared {
+			return errors.New("PostgreSQL is backed up with its own tools, as pg_dump")
+		}
 		_, err := db.ExecContext(ctx, "VACUUM INTO ?", to)
 		return err
 	})
 }
 
+// Migrate takes a store to the schema of this dockbell, as opening it does,
+// and gives the version it had and the one it has.
+func Migrate(ctx context.Context, location string) (from, to int, err error) {
+	err = aside(ctx, location, func(d dialect, db *sql.DB) (err error) {
+		from, err = d.schemaVersion(ctx, db)
+		to = d.version()
+		return err
+	})
+	if err != nil {
+		return 0, 0, err
+	}
+	s, err := Open(ctx, location)
+	if err != nil {
+		return 0, 0, err
+	}
+	return from, to, s.Close()
+}
+
+// checks are statements that find what must not be, a line each.
+var checks = []string{
+	"SELECT 'run ' || id || ' is of an event that is not there' FROM runs WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = runs.event_id)",
+	`SELECT 'lane ' || live_lane || ' has runs that wait, and none that is due' FROM runs WHERE live_lane IS NOT NULL
+		AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = live_lane)
+		GROUP BY live_lane HAVING count(due_at) = 0 AND count(*) FILTER (WHERE state = 'running') = 0`,
+	"SELECT 'lane ' || live_lane || ' has several runs at once' FROM runs WHERE live_lane IS NOT NULL AND state = 'running' GROUP BY live_lane HAVING count(*) > 1",
+	"SELECT 'run ' || id || ' waits and takes no turn, and is not due' FROM runs WHERE state = 'waiting' AND live_lane IS NULL AND due_at IS NULL AND NOT after AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = runs.lane)",
+	"SELECT 'run ' || id || ' is ' || state || ' and due' FROM runs WHERE state <> 'waiting' AND due_at IS NOT NULL",
+}
+
 // Check looks for damage in a store, also while a dockbell uses it. It gives a
 // line for each thing that is wrong, none for a good one.
 func Check(ctx context.Context, location string) (problems []string, err error) {
-	err = readOnly(ctx, location, func(db *sql.DB) error {
-		var have int
-		if err := db.QueryRowContext(ctx, "PRAGMA user_version").Scan(&have); err != nil {
+	err = aside(ctx, location, func(d dialect, db *sql.DB) error {
+		have, err := d.schemaVersion(ctx, db)
+		if err != nil {
 			return err
 		}
-		if have != version {
-			problems = append(problems, fmt.Sprintf("it has schema version %d, this dockbell makes %d of it when it serves", have, version))
+		if have != d.version() {
+			problems = append(problems, fmt.Sprintf("it has schema version %d and this dockbell is for %d: the rest cannot be checked; `dockbell db migrate` changes it", have, d.version()))
+			return nil
 		}
-		for _, query := range []string{
-			"SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
-			"SELECT 'run ' || id || ' is of an event that is not there' FROM runs WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = runs.event_id)",
-			"SELECT 'lane ' || lane || ' has runs that wait, and none that is due' FROM runs WHERE live_lane IS NOT NULL GROUP BY live_lane HAVING count(due_at) = 0 AND sum(state = 'running') = 0",
-			"SELECT 'lane ' || live_lane || ' has several runs at once' FROM runs WHERE live_lane IS NOT NULL AND state = 'running' GROUP BY live_lane HAVING count(*) > 1",
-		} {
-			err := each(db.QueryContext(ctx, query))(func(rows rowScanner) error {
+		queries := checks
+		if !d.shared {
+			queries = append([]string{"SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"}, checks...)
+		}
+		// One transaction: what is changed meanwhile is not half seen.
+		tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: d.snapshot(), ReadOnly: true})
+		if err != nil {
+			return err
+		}
+		defer tx.Rollback()
+		for _, query := range queries {
+			err := each(tx.QueryContext(ctx, query))(func(rows rowScanner) error {
 				var line string
 				err := rows.Scan(&line)
 				problems = append(problems, line)
@@ -55,27 +94,45 @@ func Check(ctx context.Context, location string) (problems []string, err error) 
 	return problems, err
 }
 
-// readOnly opens a store that is there, beside a dockbell that may use it.
-func readOnly(ctx context.Context, location string, do func(*sql.DB) error) (err error) {
-	path, ok := strings.CutPrefix(location, "sqlite:")
-	if !ok || path == "" {
-		return fmt.Errorf("store %q: must be sqlite:PATH", location)
+// snapshot is the isolation under which all statements see the same.
+func (d dialect) snapshot() sql.IsolationLevel {
+	if d.shared {
+		return sql.LevelRepeatableRead
 	}
-	if _, err := os.Stat(path); err != nil {
-		return fmt.Errorf("store: %w", err)
-	}
-	abs, err := filepath.Abs(path)
+	return sql.LevelDefault
+}
+
+// aside opens a store that is there, beside a dockbell that may use it.
+func aside(ctx context.Context, location string, do func(dialect, *sql.DB) error) (err error) {
+	where, err := locate(location)
 	if err != nil {
 		return err
 	}
-	file := (&url.URL{Scheme: "file", OmitHost: true, Path: abs}).String()
-	db, err := sql.Open("sqlite", file+"?mode=ro&_pragma=busy_timeout(5000)")
+	db, err := where.openAside()
 	if err != nil {
-		return err
+		return fmt.Errorf("store %s: %w", where, err)
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := do(db); err != nil {
-		return fmt.Errorf("store %s: %w", path, err)
+	if err := do(where.dialect, db); err != nil {
+		return fmt.Errorf("store %s: %w", where, err)
 	}
 	return nil
+}
+
+func (p place) openAside() (*sql.DB, error) {
+	if p.shared {
+		config, err := pgx.ParseConfig(p.config)
+		if err != nil {
+			return nil, errors.New("the URL cannot be read: " + scrub(err, p.config))
+		}
+		return stdlib.OpenDB(*config), nil
+	}
+	if _, err := os.Stat(p.path); err != nil {
+		return nil, err
+	}
+	abs, err := filepath.Abs(p.path)
+	if err != nil {
+		return nil, err
+	}
+	return sql.Open("sqlite", fileURL(abs)+"?mode=ro&_pragma=busy_timeout(5000)")
 }

@@ -11,7 +11,7 @@ import (
 // whole.
 func (s *Store) Polled(ctx context.Context, source, repository string) (digests map[string]string, seen bool, err error) {
 	digests = map[string]string{}
-	err = each(s.read.QueryContext(ctx, "SELECT tag, digest FROM polled WHERE source = ? AND repository = ?", source, repository))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT tag, digest FROM polled WHERE source = ? AND repository = ?", source, repository))(func(rows rowScanner) error {
 		var tag, digest string
 		err := rows.Scan(&tag, &digest)
 		if tag == "" {

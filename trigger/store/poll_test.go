@@ -1,8 +1,6 @@
 package store
 
 import (
-	"context"
-	"database/sql"
 	"fmt"
 	"path/filepath"
 	"testing"
@@ -50,38 +48,6 @@ func TestPolled(t *testing.T) {
 	check("other", "r/a", true, map[string]string{"v1": "d9"})
 }
 
-// A file of an earlier version keeps what is in it.
-func TestMigration(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "db")
-	db, err := sql.Open("sqlite", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.SetMaxOpenConns(1)
-	if err := step(context.Background(), db, 1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Exec("INSERT INTO deliveries (source, received_at, header, body) VALUES ('hub', 1, '{}', 'kept')"); err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s := openAt(t, path)
-	defer s.Close()
-	var have int
-	var body string
-	if err := s.read.QueryRow("PRAGMA user_version").Scan(&have); err != nil || have != version {
-		t.Errorf("version %d, %v", have, err)
-	}
-	if err := s.read.QueryRow("SELECT body FROM deliveries").Scan(&body); err != nil || body != "kept" {
-		t.Errorf("body %q, %v", body, err)
-	}
-	if err := s.SavePolled(t.Context(), "a", "b", nil, nil); err != nil {
-		t.Error(err)
-	}
-}
-
 // A push that a sender tells and a poller finds makes one run, whoever is
 // first; pushes that differ make one each.
 func TestTwins(t *testing.T) {
@@ -114,35 +80,37 @@ func TestTwins(t *testing.T) {
 		"no digest, in another place": {{tag: "v1", new: true}, {poll: true, tag: "v2", digest: a, new: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
-			looked := b.now
-			for i, step := range story {
-				b.now = b.now.Add(step.after + time.Second)
-				e := trigger.Event{
-					Image:  trigger.Image{Registry: "r.example", Repository: "shop/web", Tag: step.tag, Digest: step.digest},
-					Source: "hub", ID: fmt.Sprint("delivery ", i), Action: trigger.Push, ReceivedAt: b.now, Observed: step.poll,
-				}
-				if step.poll {
-					e.Source, e.ID, e.Since, looked = "mirror", "", looked, b.now
-				}
-				r := planned("lane", trigger.Queue)
-				r.Rule = "web"
-				if step.gone {
-					e.Action, r.Rule = trigger.Delete, "gone"
-				}
-				receipt, err := s.Accept(t.Context(), trigger.Delivery{Source: e.Source}, []trigger.Planned{{Event: e, Runs: []trigger.Run{r}}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				if got := receipt.Events[0].Runs[0]; got.New != step.new {
-					t.Errorf("step %d: %+v", i, got)
-				}
-				if step.fails {
-					for _, r := range b.claim(1) {
-						b.finish(r, trigger.Failed)
+			onEach(t, func(t *testing.T, b *bench) {
+				s := b.Store
+				looked := b.now
+				for i, step := range story {
+					b.now = b.now.Add(step.after + time.Second)
+					e := trigger.Event{
+						Image:  trigger.Image{Registry: "r.example", Repository: "shop/web", Tag: step.tag, Digest: step.digest},
+						Source: "hub", ID: fmt.Sprint("delivery ", i), Action: trigger.Push, ReceivedAt: b.now, Observed: step.poll,
+					}
+					if step.poll {
+						e.Source, e.ID, e.Since, looked = "mirror", "", looked, b.now
+					}
+					r := planned("lane", trigger.Queue)
+					r.Rule = "web"
+					if step.gone {
+						e.Action, r.Rule = trigger.Delete, "gone"
+					}
+					receipt, err := s.Accept(t.Context(), trigger.Delivery{Source: e.Source}, []trigger.Planned{{Event: e, Runs: []trigger.Run{r}}})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got := receipt.Events[0].Runs[0]; got.New != step.new {
+						t.Errorf("step %d: %+v", i, got)
+					}
+					if step.fails {
+						for _, r := range b.claim(1) {
+							b.finish(r, trigger.Failed)
+						}
 					}
 				}
-			}
+			})
 		})
 	}
 }

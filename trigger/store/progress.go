@@ -10,26 +10,14 @@ import (
 
 // Claim marks up to n due runs as running and returns them; none that is not
 // on disk as running is ever started. next is when another one falls due,
-// zero when none is known of.
+// zero when none is known of. Runs that were to be approved by now, and were
+// not, end as expired.
 func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	err = s.writer.do(ctx, func(w *writer) error {
-		runs, next = nil, time.Time{}
-		err := w.rows(`UPDATE runs SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = ?1, reason = ''
-			WHERE id IN (SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)
-			RETURNING id`, []any{now.UnixNano(), n}, func(rows rowScanner) error {
-			var id int64
-			err := rows.Scan(&id)
-			runs = append(runs, trigger.Run{ID: id})
-			return err
-		})
-		if err != nil {
+	err = s.writer.do(ctx, func(w *writer) (err error) {
+		if runs, err = w.claim(now, n); err != nil {
 			return err
 		}
-		for i := range runs {
-			if _, err := w.row(selectRuns+" WHERE r.id = ?", []any{runs[i].ID}, runColumns(&runs[i])...); err != nil {
-				return err
-			}
-		}
+		next = time.Time{}
 		var due int64
 		if ok, err := w.row("SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1", nil, &due); err != nil {
 			return err
@@ -44,23 +32,82 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger
 	return runs, next, nil
 }
 
+func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, err error) {
+	ids, err := w.undoubted()
+	if err != nil {
+		return nil, err
+	}
+	err = w.rows(`UPDATE runs SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = ?1, reason = '', owner = ?3,
+			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END
+		WHERE id IN (SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)
+		RETURNING id`, []any{now.UnixNano(), n, w.me}, func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	if err != nil || len(ids) == 0 {
+		return nil, err
+	}
+	var expired []trigger.Run
+	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+" ORDER BY r.id", []any{w.list(ids)}, func(rows rowScanner) error {
+		var r trigger.Run
+		if err := rows.Scan(runColumns(&r)...); err != nil {
+			return err
+		}
+		if r.Approved < r.Approvals {
+			expired = append(expired, r)
+		} else {
+			runs = append(runs, r)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range expired {
+		why := fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339))
+		if _, err := w.finish(r, trigger.Result{State: trigger.Expired, Reason: why, At: now, Postponed: true}); err != nil {
+			return nil, err
+		}
+	}
+	w.claimed = append(w.claimed, runs...)
+	return runs, nil
+}
+
+// undoubted gives the runs of a claim that turned out to be on disk although
+// its answer was lost: they are ours, and nobody has started them.
+func (w *writer) undoubted() (ids []int64, err error) {
+	if len(w.doubted) == 0 {
+		return nil, nil
+	}
+	w.resolved = true
+	doubted := make([]int64, len(w.doubted))
+	for i, r := range w.doubted {
+		doubted[i] = r.ID
+	}
+	err = w.rows("SELECT id FROM runs WHERE "+w.among("id")+" AND state = 'running' AND owner = ?", []any{w.list(doubted), w.me}, func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
 // Finish writes back how a try of a claimed run ended, and makes the next run
 // of its lane claimable. A run that is to be tried again stays the head of
 // its lane, unless it is of mode latest and a newer one of that mode waits. A
-// run that is not, or no longer, running this try is left as it is. Finish
-// returns the state that the run now has.
+// run that is not, or no longer, running this try here is left as it is.
+// Finish returns the state that the run now has.
 func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error) {
 	var state trigger.State
-	err := s.writer.do(ctx, func(w *writer) error {
-		var attempt int
-		ok, err := w.row("SELECT state, attempt FROM runs WHERE id = ?", []any{r.ID}, &state, &attempt)
+	err := s.writer.doAsking(ctx, question{tries: []int64{r.ID}}, func(w *writer) error {
+		p, err := w.progressOf(r.ID)
 		if err != nil {
 			return err
 		}
-		if !ok {
-			return fmt.Errorf("there is no run %d", r.ID)
-		}
-		if state != trigger.Running || attempt != r.Attempt {
+		if state = p.state; state != trigger.Running || p.attempt != r.Attempt || p.owner != w.me {
 			return nil
 		}
 		res, err := w.finish(r, res)
@@ -70,12 +117,55 @@ func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (
 	return state, err
 }
 
+// progressOf tells how far a run is.
+func (w *writer) progressOf(id int64) (p progress, err error) {
+	if p, asked := w.runs[id]; asked {
+		return p, nil
+	}
+	ok, err := w.row("SELECT state, attempt, owner FROM runs WHERE id = ?", []any{id}, &p.state, &p.attempt, &p.owner)
+	if err == nil && !ok {
+		err = fmt.Errorf("there is no run %d", id)
+	}
+	return p, err
+}
+
+// setProgress makes what was asked follow what is written.
+func (w *writer) setProgress(id int64, state trigger.State) {
+	if p, asked := w.runs[id]; asked {
+		p.state = state
+		w.runs[id] = p
+	}
+}
+
 // finish returns the result as it was written.
 func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, error) {
 	if err := w.record(r, res); err != nil {
 		return res, err
 	}
-	if res.State == trigger.Waiting && r.Mode == trigger.Latest && !r.After {
+	if res.Hold != "" && r.Event.Digest != "" {
+		h := trigger.Hold{Lane: r.Lane, Digest: r.Event.Digest, Reason: res.Hold, By: "dockbell", Run: r.ID, At: res.At}
+		if _, err := w.hold(h); err != nil {
+			return res, err
+		}
+	}
+	if res.State == trigger.Waiting {
+		return w.putBack(r, res)
+	}
+	return res, w.end(r, res.State, res.Reason, res.At)
+}
+
+// putBack makes a run wait for its next try, unless something that came
+// meanwhile makes that one needless.
+func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, error) {
+	h, err := w.heldBy(r.Lane, r.Event.Digest)
+	switch {
+	case err != nil:
+		return res, err
+	case h != nil && h.Digest != "" && !r.After && r.Tells == 0:
+		res.State, res.Reason = trigger.Skipped, holdReason(*h)+"; before that: "+res.Reason
+		return res, w.end(r, res.State, res.Reason, res.At)
+	}
+	if takesTurns(r) && r.Mode == trigger.Latest {
 		var newer int64
 		ok, err := w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? AND mode = 'latest' AND event_id <> ? ORDER BY live_lane, id DESC LIMIT 1",
 			[]any{r.Lane, r.ID, r.EventID}, &newer)
@@ -84,67 +174,61 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 		}
 		if ok {
 			res.State, res.Reason = trigger.Superseded, supersededBy(newer)+"; before that: "+res.Reason
+			return res, w.end(r, res.State, res.Reason, res.At)
 		}
 	}
-	if res.State == trigger.Waiting {
+	var due any
+	if h == nil || r.After {
 		w.due = true
-		return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?1, not_before = ?2, due_at = ?2 WHERE id = ?3",
-			res.Reason, nanos(res.NotBefore), r.ID)
+		due = nanos(res.NotBefore)
 	}
-	err := w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?",
-		res.State, res.Reason, nanos(res.At), r.ID)
-	if err != nil {
-		return res, err
+	w.setProgress(r.ID, res.State)
+	return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ?, due_at = ? WHERE id = ?", res.Reason, nanos(res.NotBefore), due, r.ID)
+}
+
+// end writes the outcome of a live run, and lets those go on that waited for
+// it.
+func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.Time) error {
+	if err := w.writeEnd(ending{r.ID, state, reason, nanos(at)}); err != nil {
+		return err
 	}
-	if r.Mode != trigger.Parallel && !r.After {
+	w.seeEnd(r.Lane, state)
+	if err := w.notice(r, string(state), reason); err != nil {
+		return err
+	}
+	if takesTurns(r) {
 		if err := w.promote(r.Lane); err != nil {
-			return res, err
+			return err
 		}
 	}
 	if r.Followed {
-		return res, w.startFollowers(r.EventID)
+		return w.startFollowers(r.EventID)
 	}
-	return res, nil
+	return nil
+}
+
+func (w *writer) writeEnd(e ending) error {
+	w.setProgress(e.id, e.state)
+	if w.on {
+		w.ended = append(w.ended, e)
+		w.pending = true
+		return nil
+	}
+	return w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", string(e.state), e.reason, e.at, e.id)
 }
 
 // record keeps a try, or takes back that there was one.
 func (w *writer) record(r trigger.Run, res trigger.Result) error {
 	if res.Postponed {
-		return w.exec("UPDATE runs SET attempt = attempt - 1 WHERE id = ?", r.ID)
+		err := w.exec("UPDATE runs SET attempt = attempt - 1, first_at = CASE WHEN attempt < 2 THEN 0 ELSE first_at END WHERE id = ?", r.ID)
+		if err != nil || res.State != trigger.Waiting {
+			return err
+		}
+		return w.note(r.ID, res.At, res.Reason)
 	}
-	return w.exec("INSERT INTO attempts (run_id, n, started_at, finished_at, state, reason, log) VALUES (?, ?, ?, ?, ?, ?, ?)",
-		r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), res.State, res.Reason, res.Log)
-}
-
-// Recover deals with the runs that were running when the program stopped
-// without finishing them. Those of a kind that may be repeated run again; the
-// others end as unknown, since nobody knows whether they had their effect. It
-// must be called before the first Claim, and returns all of them.
-func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error) {
-	var runs []trigger.Run
-	err := s.writer.do(ctx, func(w *writer) error {
-		runs = nil
-		err := w.rows(selectRuns+" WHERE r.state = 'running' AND r.state <> 'succeeded' ORDER BY r.id", nil, func(rows rowScanner) error {
-			var r trigger.Run
-			err := rows.Scan(runColumns(&r)...)
-			runs = append(runs, r)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for i := range runs {
-			r := &runs[i]
-			res := trigger.Result{State: trigger.Unknown, At: now, Reason: "dockbell stopped while this ran; whether it had its effect is not known, so it is not repeated"}
-			if repeatable(r.Kind) {
-				res = trigger.Result{State: trigger.Waiting, At: now, NotBefore: now, Reason: "dockbell stopped while this ran"}
-			}
-			if res, err = w.finish(*r, res); err != nil {
-				return err
-			}
-			r.State, r.Reason = res.State, res.Reason
-		}
+	values := []any{r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), string(res.State), res.Reason, []byte(res.Log)}
+	if _, ok := w.keep(&w.tries, "", values); ok {
 		return nil
-	})
-	return runs, err
+	}
+	return w.exec(insertAttempt, values...)
 }

@@ -54,8 +54,8 @@ func pause(ctx context.Context) {
 // ok is false when there are none.
 func (s *Store) chunk(ctx context.Context, table, column string, after int64, before time.Time) (last int64, ok bool, err error) {
 	var n int
-	err = s.read.QueryRowContext(ctx, "SELECT coalesce(max(id), 0), count(*) FROM (SELECT id FROM "+table+" WHERE id > ? AND "+column+" < ? ORDER BY id LIMIT ?)",
-		after, nanos(before), pruneStep).Scan(&last, &n)
+	_, err = s.queryRow(ctx, "SELECT coalesce(max(id), 0), count(*) FROM (SELECT id FROM "+table+" WHERE id > ? AND "+column+" < ? ORDER BY id LIMIT ?) AS next",
+		[]any{after, nanos(before), pruneStep}, &last, &n)
 	return last, n > 0, err
 }
 
@@ -72,20 +72,21 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 	err = s.writer.do(ctx, func(w *writer) error {
 		var ids []int64
 		err := w.rows(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
-			AND (state IN ('succeeded', 'superseded', 'skipped') AND finished_at < ?3 OR state IN ('failed', 'unknown') AND finished_at < ?4)
-			AND (state IN ('failed', 'skipped', 'superseded') OR mode = 'parallel'
-				OR id <> (SELECT max(s.id) FROM runs s WHERE s.lane = runs.lane AND s.state NOT IN ('failed', 'skipped', 'superseded')))
+			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
+			AND (state IN `+notStanding+` OR mode = 'parallel'
+				OR id <> (SELECT max(s.id) FROM runs s WHERE s.lane = runs.lane AND s.state NOT IN `+notStanding+`))
 			RETURNING id`, []any{after, last, nanos(good), nanos(bad)}, func(rows rowScanner) error {
 			var id int64
 			err := rows.Scan(&id)
 			ids = append(ids, id)
 			return err
 		})
-		for _, id := range ids {
-			if err == nil {
-				err = w.exec("DELETE FROM attempts WHERE run_id = ?", id)
+		for _, table := range []string{"attempts", "notes", "votes", "notices"} {
+			if err == nil && len(ids) > 0 {
+				err = w.exec("DELETE FROM "+table+" WHERE "+w.among("run_id"), w.list(ids))
 			}
 		}
+		w.lanes = nil
 		n = len(ids)
 		return err
 	})
@@ -98,7 +99,7 @@ func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep,
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) (err error) {
-		n, err = w.remove("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id)",
+		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id)",
 			after, last, nanos(now.Add(-keep.Successes)))
 		return err
 	})
@@ -118,23 +119,9 @@ func (s *Store) pruneDeliveries(ctx context.Context, after int64, keep trigger.K
 		if _, err := w.row(oldest, nil, &unfinished); err != nil {
 			return err
 		}
-		n, err = w.remove("DELETE FROM deliveries WHERE id > ? AND id <= ? AND id < ? AND received_at < ?",
+		n, err = w.change("DELETE FROM deliveries WHERE id > ? AND id <= ? AND id < ? AND received_at < ?",
 			after, last, unfinished, nanos(now.Add(-keep.Deliveries)))
 		return err
 	})
 	return last, n, err
-}
-
-// remove gives the number of rows that are gone.
-func (w *writer) remove(query string, args ...any) (int, error) {
-	s, err := w.stmt(query)
-	if err != nil {
-		return 0, err
-	}
-	r, err := s.Exec(args...)
-	if err != nil {
-		return 0, err
-	}
-	n, err := r.RowsAffected()
-	return int(n), err
 }

@@ -37,9 +37,11 @@ func history(t *testing.T, b *bench, s *Store, lane, tag string, state trigger.S
 	}
 }
 
-func TestPrune(t *testing.T) {
+func TestPrune(t *testing.T) { onEach(t, testPrune) }
+
+func testPrune(t *testing.T, b *bench) {
 	const day = 24 * time.Hour
-	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+	s := b.Store
 	begin := b.now
 	at := func(days int) { b.now = begin.Add(time.Duration(days) * day) }
 	at(0)
@@ -103,8 +105,10 @@ func TestPrune(t *testing.T) {
 }
 
 // Many steps forget as much as one would, and stop when they are told to.
-func TestPruneInSteps(t *testing.T) {
-	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+func TestPruneInSteps(t *testing.T) { onEach(t, testPruneInSteps) }
+
+func testPruneInSteps(t *testing.T, b *bench) {
+	s := b.Store
 	for i := range 2*pruneStep + 50 {
 		history(t, b, s, "a", fmt.Sprint("v", i), trigger.Succeeded)
 	}

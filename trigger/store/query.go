@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,13 +18,15 @@ type rowScanner interface{ Scan(into ...any) error }
 const eventFields = "e.source, e.sender_id, e.action, e.registry, e.repository, e.tag, e.digest, e.media_type, e.actor, e.occurred_at, e.received_at"
 
 const selectRuns = `SELECT r.id, r.event_id, r.rule, r.idx, r.kind, r.target, r.spec, r.lane, r.mode, r.ordered, r.ordering, r.attempts, r.timeout, r.after, r.followed,
-	r.state, r.reason, r.attempt, r.not_before, r.created_at, r.started_at, r.finished_at, ` + eventFields + `
+	r.state, r.reason, r.attempt, r.not_before, r.created_at, r.started_at, r.finished_at,
+	r.deadline, r.first_backoff, r.most_backoff, r.hold_failed, r.approvals, r.approved, r.approvers, r.approve_by, r.tells, r.first_at, ` + eventFields + `
 	FROM runs r JOIN events e ON e.id = r.event_id`
 
 // runColumns are where the columns of selectRuns go.
 func runColumns(r *trigger.Run) []any {
 	return append([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
-		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt)}, eventColumns(&r.Event)...)
+		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt),
+		&r.Deadline, &r.FirstBackoff, &r.MostBackoff, &r.HoldFailed, &r.Approvals, &r.Approved, (*nameList)(&r.Approvers), (*nanoTime)(&r.ApproveBy), &r.Tells, (*nanoTime)(&r.FirstAt)}, eventColumns(&r.Event)...)
 }
 
 func eventColumns(e *trigger.Event) []any {
@@ -41,11 +45,45 @@ func (t *nanoTime) Scan(v any) error {
 	return nil
 }
 
+// nameList reads a stored list of names.
+type nameList []string
+
+func (l *nameList) Scan(v any) error {
+	var text []byte
+	switch v := v.(type) {
+	case string:
+		text = []byte(v)
+	case []byte:
+		text = v
+	default:
+		return fmt.Errorf("a list is stored as %T", v)
+	}
+	*l = nil
+	if len(text) == 0 {
+		return nil
+	}
+	return json.Unmarshal(text, l)
+}
+
+// query reads beside the writer.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	return s.read.QueryContext(ctx, s.bind(query), s.values(args)...)
+}
+
+// queryRow reads one row beside the writer; ok is false when there is none.
+func (s *Store) queryRow(ctx context.Context, query string, args []any, into ...any) (ok bool, err error) {
+	err = s.read.QueryRowContext(ctx, s.bind(query), s.values(args)...).Scan(into...)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Runs lists runs, newest first.
 func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error) {
 	query, args := runsQuery(f)
 	runs := []trigger.Run{}
-	err := each(s.read.QueryContext(ctx, query, args...))(func(rows rowScanner) error {
+	err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
 		var r trigger.Run
 		err := rows.Scan(runColumns(&r)...)
 		runs = append(runs, r)
@@ -57,7 +95,7 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 func runsQuery(f trigger.RunFilter) (query string, args []any) {
 	var w where
 	w.add(f.Before > 0, "r.id < ?", f.Before)
-	w.add(f.State != "", "r.state = ?", f.State)
+	w.add(f.State != "", "r.state = ?", string(f.State))
 	w.add(f.State != "" && f.State != trigger.Succeeded, "r.state <> 'succeeded'") // what the index asks for
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
 	w.add(f.Repository != "", "r.repository = ?", f.Repository)
@@ -67,14 +105,10 @@ func runsQuery(f trigger.RunFilter) (query string, args []any) {
 
 // Run gives one run with its tries; ok is false when there is none.
 func (s *Store) Run(ctx context.Context, id int64) (r trigger.Run, attempts []trigger.Attempt, ok bool, err error) {
-	err = s.read.QueryRowContext(ctx, selectRuns+" WHERE r.id = ?", id).Scan(runColumns(&r)...)
-	if err == sql.ErrNoRows {
-		return r, nil, false, nil
-	}
-	if err != nil {
+	if ok, err = s.queryRow(ctx, selectRuns+" WHERE r.id = ?", []any{id}, runColumns(&r)...); !ok {
 		return r, nil, false, err
 	}
-	err = each(s.read.QueryContext(ctx, "SELECT n, started_at, finished_at, state, reason, log FROM attempts WHERE run_id = ? ORDER BY n", id))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT n, started_at, finished_at, state, reason, log FROM attempts WHERE run_id = ? ORDER BY n", id))(func(rows rowScanner) error {
 		var a trigger.Attempt
 		err := rows.Scan(&a.N, (*nanoTime)(&a.StartedAt), (*nanoTime)(&a.FinishedAt), &a.State, &a.Reason, &a.Log)
 		attempts = append(attempts, a)
@@ -83,11 +117,45 @@ func (s *Store) Run(ctx context.Context, id int64) (r trigger.Run, attempts []tr
 	return r, attempts, err == nil, err
 }
 
+// Notes gives what was decided about a run, oldest first.
+func (s *Store) Notes(ctx context.Context, run int64) (notes []trigger.Note, err error) {
+	err = each(s.query(ctx, "SELECT at, note FROM notes WHERE run_id = ? ORDER BY id", run))(func(rows rowScanner) error {
+		var n trigger.Note
+		err := rows.Scan((*nanoTime)(&n.At), &n.Text)
+		notes = append(notes, n)
+		return err
+	})
+	return notes, err
+}
+
+// Delivery gives a recorded delivery; ok is false when it is not kept (any
+// more).
+func (s *Store) Delivery(ctx context.Context, id int64) (d trigger.Delivery, ok bool, err error) {
+	var header string
+	ok, err = s.queryRow(ctx, "SELECT source, received_at, header, body FROM deliveries WHERE id = ?", []any{id}, &d.Source, (*nanoTime)(&d.ReceivedAt), &header, &d.Body)
+	if !ok {
+		return d, false, err
+	}
+	return d, true, json.Unmarshal([]byte(header), &d.Header)
+}
+
+// Event gives a recorded event; ok is false when it is not kept (any more).
+func (s *Store) Event(ctx context.Context, id int64) (e trigger.EventRecord, ok bool, err error) {
+	into := append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)
+	if ok, err = s.queryRow(ctx, selectEvents+" WHERE e.id = ?", []any{id}, into...); !ok {
+		return e, false, err
+	}
+	e.Runs, err = s.runIDs(ctx, id)
+	return e, err == nil, err
+}
+
+const selectEvents = "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " FROM events e"
+
 // Events lists events, newest first, with the ids of their runs.
 func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error) {
 	query, args := eventsQuery(f)
 	events := []trigger.EventRecord{}
-	err := each(s.read.QueryContext(ctx, query, args...))(func(rows rowScanner) error {
+	err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
 		var e trigger.EventRecord
 		err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
 		events = append(events, e)
@@ -108,11 +176,11 @@ func eventsQuery(f trigger.EventFilter) (query string, args []any) {
 	var w where
 	w.add(f.Before > 0, "e.id < ?", f.Before)
 	w.add(f.Repository != "", "e.repository = ?", f.Repository)
-	return "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " FROM events e" + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
+	return selectEvents + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
 }
 
 func (s *Store) runIDs(ctx context.Context, event int64) (ids []int64, err error) {
-	err = each(s.read.QueryContext(ctx, "SELECT id FROM runs WHERE event_id = ? ORDER BY id", event))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT id FROM runs WHERE event_id = ? ORDER BY id", event))(func(rows rowScanner) error {
 		var id int64
 		err := rows.Scan(&id)
 		ids = append(ids, id)
@@ -124,7 +192,7 @@ func (s *Store) runIDs(ctx context.Context, event int64) (ids []int64, err error
 // Outcomes gives the states of an event's runs, without those that wait for
 // the others.
 func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.State, err error) {
-	err = each(s.read.QueryContext(ctx, "SELECT state FROM runs WHERE event_id = ? AND after = 0 ORDER BY id", event))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT state FROM runs WHERE event_id = ? AND NOT after ORDER BY id", event))(func(rows rowScanner) error {
 		var state trigger.State
 		err := rows.Scan(&state)
 		states = append(states, state)
@@ -138,7 +206,7 @@ const countLive = `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FI
 
 // Live counts the runs that have not ended.
 func (s *Store) Live(ctx context.Context) (waiting, running int, err error) {
-	err = s.read.QueryRowContext(ctx, countLive).Scan(&waiting, &running)
+	_, err = s.queryRow(ctx, countLive, nil, &waiting, &running)
 	return waiting, running, err
 }
 

@@ -17,7 +17,7 @@ import (
 )
 
 // openSQLite uses a name that would be misread in a URL.
-func openSQLite(t testing.TB, place string) engine {
+func openSQLite(t testing.TB, place string) *Store {
 	t.Helper()
 	path := filepath.Join(place, "a store? #1%41.db")
 	s := openAt(t, path)
@@ -36,14 +36,12 @@ func openAt(t testing.TB, path string) *Store {
 	return s
 }
 
-func TestSQLite(t *testing.T) { runSuite(t, openSQLite) }
-
 // newBench opens a store of its own for tests of SQLite alone.
 func newBench(t testing.TB, path string) (*bench, *Store) {
 	t.Helper()
 	s := openAt(t, path)
 	t.Cleanup(func() { s.Close() })
-	return &bench{TB: t, engine: s, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, s
+	return &bench{TB: t, Store: s, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, s
 }
 
 // Every statement is served by the index that was made for it, whatever the
@@ -51,6 +49,7 @@ func newBench(t testing.TB, path string) (*bench, *Store) {
 func TestPlans(t *testing.T) {
 	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
 	testFollowers(t, b)
+	exec(t, s, "UPDATE runs SET owner = 1 WHERE state = 'running'")
 	if _, err := b.Recover(t.Context(), b.now, func(string) bool { return false }); err != nil {
 		t.Fatal(err)
 	}
@@ -67,14 +66,17 @@ func TestPlans(t *testing.T) {
 		{"SET state = 'running', due_at = NULL", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SEARCH runs USING COVERING INDEX runs_due (due_at<?)"},
 		{"SELECT due_at FROM runs", "SEARCH runs USING COVERING INDEX runs_due (due_at>?)"},
 		{"SELECT id, state FROM runs WHERE dedupe", "SEARCH runs USING INDEX runs_dedupe (dedupe=?)"},
-		{"r.state NOT IN ('failed', 'skipped', 'superseded') ORDER BY", "SEARCH r USING INDEX runs_lane (lane=? AND id<?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"r.state NOT IN " + notStanding + " ORDER BY", "SEARCH r USING INDEX runs_lane (lane=? AND id<?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"SELECT 1 FROM runs WHERE live_lane", "SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
 		{"SET state = 'superseded'", "SEARCH runs USING INDEX runs_live (live_lane=? AND id<?)"},
 		{"SELECT id FROM runs WHERE live_lane = ? AND id > ?", "SEARCH runs USING INDEX runs_live (live_lane=? AND id>?)"},
 		{"(SELECT id FROM runs WHERE live_lane", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
 		{"AND NOT EXISTS", "SEARCH runs USING INDEX runs_event (event_id=?) | SCALAR SUBQUERY | SEARCH runs USING INDEX runs_event (event_id=?)"},
-		{"r.state = 'running' AND r.state <> 'succeeded' ORDER", "SEARCH r USING INDEX runs_state (state=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
-		{"WHERE r.id = ?", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"r.owner NOT IN", "SEARCH r USING INDEX runs_state (state=?) | USING ROWID SEARCH ON TABLE replicas FOR IN-OPERATOR | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"WHERE r.id IN (SELECT value", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SCAN json_each VIRTUAL TABLE INDEX 1: | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"FROM holds", "SCAN holds USING INDEX holds_open"},
+		{"FROM events WHERE observed", "SCAN events USING INDEX events_observed"},
+		{"DELETE FROM replicas", ""}, // all of them
 		{"SELECT state, attempt", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET dedupe = NULL", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET state = 'waiting'", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
@@ -154,7 +156,8 @@ func TestPlans(t *testing.T) {
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
 		 INSERT INTO events SELECT 1000 + i, 1, 'hub', 'id' || i, 'push', 'r.example', 'shop/web' || (i % 50), 'v1', 'd' || i, '', '', i, i, '', 0 FROM n`,
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-		 INSERT INTO runs SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'shop/web' || (i % 50), 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
+		 INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at)
+		 SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'shop/web' || (i % 50), 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
 			CASE WHEN i > 4950 THEN 'waiting' WHEN i % 30 = 0 THEN 'failed' ELSE 'succeeded' END, '', 1, i, i, i, i, randomblob(16),
 			CASE WHEN i > 4950 THEN 'lane' || (i % 50) END, CASE WHEN i > 4975 THEN i END FROM n`,
 		"ANALYZE",
@@ -307,11 +310,11 @@ func TestOpenRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := []struct{ location, want string }{
-		{"", `store "": must be sqlite:PATH`},
-		{"sqlite:", `store "sqlite:": must be sqlite:PATH`},
-		{"postgres://x", `store "postgres://x": must be sqlite:PATH`},
+		{"", `store "": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
+		{"sqlite:", `store "sqlite:": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
+		{"mysql://x", `store "mysql://x": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
 		{"sqlite:" + path("used"), "store " + path("used") + ": another dockbell is using it; stop that one, or give this one a store of its own"},
-		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 2; run the newer dockbell"},
+		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 3; run the newer dockbell"},
 		{"sqlite:" + path("foreign"), "store " + path("foreign") + ": it is a database of another program"},
 		{"sqlite:" + path("corrupt"), "store " + path("corrupt") + ": file is not a database (26)"},
 		{"sqlite:" + path("cut"), "store " + path("cut") + ": database disk image is malformed (11)"},
@@ -429,10 +432,10 @@ func TestFullDisk(t *testing.T) {
 	}
 	b.finish(runs[0], trigger.Succeeded)
 	s.Close()
-	b.engine = openAt(t, filepath.Join(dir, "db"))
-	defer b.engine.Close()
+	b.Store = openAt(t, filepath.Join(dir, "db"))
+	defer b.Store.Close()
 	same("after opening again")
-	if quick := quickCheck(t, b.engine.(*Store)); quick != "ok" {
+	if quick := quickCheck(t, b.Store); quick != "ok" {
 		t.Error(quick)
 	}
 }
@@ -499,8 +502,8 @@ func TestClose(t *testing.T) {
 			t.Fatalf("%d goroutines before, %d after", before, runtime.NumGoroutine())
 		}
 	}
-	b.engine = openAt(t, filepath.Join(dir, "db"))
-	defer b.engine.Close()
+	b.Store = openAt(t, filepath.Join(dir, "db"))
+	defer b.Store.Close()
 	if runs := b.all(); len(runs) != len(acked) {
 		t.Errorf("%d runs on disk, %d acknowledged", len(runs), len(acked))
 	}

@@ -1,7 +1,6 @@
 package store
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
@@ -16,29 +15,8 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// engine is what every store does. The suite below is its contract: a second
-// engine runs it too.
-type engine interface {
-	Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error)
-	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
-	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
-	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
-	Wake() <-chan struct{}
-
-	Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error)
-	Run(ctx context.Context, id int64) (r trigger.Run, attempts []trigger.Attempt, ok bool, err error)
-	Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error)
-	Outcomes(ctx context.Context, event int64) ([]trigger.State, error)
-	Live(ctx context.Context) (waiting, running int, err error)
-	Ping(ctx context.Context) error
-	Close() error
-}
-
-var _ engine = (*Store)(nil)
-
-// runSuite holds an engine to the contract. open opens the store at a place,
-// which is a new one for each test, and creates it when there is none.
-func runSuite(t *testing.T, open func(t testing.TB, place string) engine) {
+// TestStore holds a store to its contract, on each database.
+func TestStore(t *testing.T) {
 	tests := []struct {
 		name string
 		test func(*testing.T, *bench)
@@ -75,13 +53,29 @@ func runSuite(t *testing.T, open func(t testing.TB, place string) engine) {
 		{"concurrent", testConcurrent},
 	}
 	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) { onEach(t, tt.test) })
+	}
+}
+
+// databases are those that a store may be on. open opens the store at a place,
+// which is a new one for each test, and creates it when there is none.
+var databases = []struct {
+	name string
+	open func(t testing.TB, place string) *Store
+}{
+	{"SQLite", openSQLite},
+	{"PostgreSQL", openPostgres},
+}
+
+// onEach runs a test of what every store does.
+func onEach(t *testing.T, test func(*testing.T, *bench)) {
+	for _, d := range databases {
+		t.Run(d.name, func(t *testing.T) {
 			t.Parallel()
-			place := t.TempDir()
-			b := &bench{TB: t, place: place, open: open, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
+			b := &bench{TB: t, place: t.TempDir(), open: d.open, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 			b.reopen()
-			t.Cleanup(func() { b.engine.Close() })
-			tt.test(t, b)
+			t.Cleanup(func() { b.Store.Close() })
+			test(t, b)
 		})
 	}
 }
@@ -89,8 +83,8 @@ func runSuite(t *testing.T, open func(t testing.TB, place string) engine) {
 // bench is a store under test with a clock and short words for what tests do.
 type bench struct {
 	testing.TB
-	engine
-	open   func(t testing.TB, place string) engine
+	*Store
+	open   func(t testing.TB, place string) *Store
 	place  string
 	now    time.Time
 	events int
@@ -98,12 +92,12 @@ type bench struct {
 
 func (b *bench) reopen() {
 	b.Helper()
-	if b.engine != nil {
-		if err := b.engine.Close(); err != nil {
+	if b.Store != nil {
+		if err := b.Store.Close(); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.engine = b.open(b.TB, b.place)
+	b.Store = b.open(b.TB, b.place)
 }
 
 // push is a new event, a second after the last one.
@@ -264,6 +258,7 @@ func testFields(t *testing.T, b *bench) {
 	run := trigger.Run{
 		Event: e, Rule: "web", Index: 3, Kind: "http", Target: "https://x", Spec: json.RawMessage(`{"url":"https://x"}`),
 		Lane: "rule/web/3", Mode: trigger.Latest, Ordered: true, Order: trigger.OrderSemver, Attempts: 7, Timeout: time.Minute,
+		Deadline: time.Hour, FirstBackoff: time.Second, MostBackoff: time.Minute, HoldFailed: true,
 		CreatedAt: b.now, NotBefore: b.now.Add(-time.Second),
 	}
 	d := trigger.Delivery{Source: "hub", ReceivedAt: b.now, Header: map[string][]string{"X": {"1"}}, Body: []byte("{}")}
@@ -277,7 +272,7 @@ func testFields(t *testing.T, b *bench) {
 		t.Errorf("waiting:\n%+v\nwant\n%+v", got, want)
 	}
 
-	want.State, want.Attempt, want.StartedAt = trigger.Running, 1, b.now
+	want.State, want.Attempt, want.StartedAt, want.FirstAt = trigger.Running, 1, b.now, b.now
 	r := b.claim(1)[0]
 	if !reflect.DeepEqual(r, want) {
 		t.Errorf("claimed:\n%+v\nwant\n%+v", r, want)
@@ -728,6 +723,7 @@ func testRecover(t *testing.T, b *bench) {
 	if again[1].Attempt != 2 {
 		t.Errorf("run 3 is at attempt %d", again[1].Attempt)
 	}
+	b.reopen()
 	if runs, err := b.Recover(t.Context(), b.now, func(string) bool { return true }); err != nil || len(runs) != 4 {
 		t.Errorf("a second crash: %d runs, %v", len(runs), err)
 	}
@@ -1009,7 +1005,7 @@ func testModel(t *testing.T, b *bench) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			m := &model{bench: &bench{TB: t, place: t.TempDir(), open: b.open, now: b.now}, rand: rand.New(rand.NewPCG(seed, 0))}
 			m.reopen()
-			defer func() { m.bench.engine.Close() }()
+			defer func() { m.bench.Store.Close() }()
 			for step := range 120 {
 				what := m.step()
 				runs := m.all()

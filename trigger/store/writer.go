@@ -5,7 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"strings"
+
+	"github.com/dockbell/dockbell/trigger"
 )
 
 // batch is how many operations share one transaction at the most, and so one
@@ -16,38 +17,63 @@ const batch = 512
 // transaction is being flushed go together into the next one: under load many
 // share a flush, and a single one never waits for company.
 type writer struct {
-	conn *sql.Conn
-	ops  chan *op
-	wake chan struct{}
-	quit chan struct{}
-	done chan struct{}
+	dialect
+	engine engine
+	ops    chan *op
+	wake   chan struct{}
+	quit   chan struct{}
+	done   chan struct{}
 
+	conn  *sql.Conn // nil when there is none at the moment
 	stmts map[string]*sql.Stmt
-	due   bool // something in this transaction may have become due
+	ctx   context.Context // of the present transaction
+	due   bool            // something in this transaction may have become due
 
-	observes bool // there are events that pollers found
+	cancel  context.CancelFunc // ends ctx
+	me      int64              // the replica that this is
+	lapse   func()             // ends its lease
+	claimed []trigger.Run      // by this transaction
+	doubted []trigger.Run      // by one of which it is not known whether it was committed
+
+	resolved bool            // this transaction finds out about the doubted
+	tells    map[string]bool // outcomes that people are told of
+	memory
+	ahead
+}
+
+// engine is how a database begins and ends a transaction.
+type engine interface {
+	// connect gives the connection that a writer uses from now on.
+	connect(ctx context.Context) (*sql.Conn, error)
+	// begin makes w the only one that writes, of all replicas.
+	begin(w *writer) error
+	// commit flushes. When it is not known whether it did, the error is
+	// errDoubtful.
+	commit(w *writer) error
+	rollback(w *writer) error
 }
 
 // op is one operation. It may be carried out twice, when another one of its
 // transaction fails, so it must set its results anew.
 type op struct {
 	do     func(*writer) error
+	asks   question // what do is going to ask
 	result chan error
 }
 
-var errClosed = errors.New("the store is closed")
+var (
+	errClosed   = errors.New("the store is closed")
+	errDoubtful = errors.New("the connection was lost while it was being written")
+)
 
-func startWriter(ctx context.Context, db *sql.DB) (*writer, error) {
-	conn, err := db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
+func startWriter(ctx context.Context, d dialect, e engine) (*writer, error) {
 	w := &writer{
-		conn: conn, ops: make(chan *op), stmts: map[string]*sql.Stmt{},
+		dialect: d, engine: e, ops: make(chan *op), stmts: map[string]*sql.Stmt{},
 		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
-	if err := conn.QueryRowContext(ctx, "SELECT EXISTS (SELECT 1 FROM events WHERE observed = 1)").Scan(&w.observes); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	var err error
+	if w.conn, err = e.connect(ctx); err != nil {
+		return nil, err
 	}
 	go w.loop()
 	return w, nil
@@ -60,9 +86,14 @@ func (w *writer) stop() {
 
 // do carries out an operation and returns when it is on disk, or not at all.
 // Once begun it is not abandoned: a context that ends then does not keep the
-// caller from the answer. A claim that nobody learns of would stay running.
+// caller from the answer.
 func (w *writer) do(ctx context.Context, f func(*writer) error) error {
-	o := &op{do: f, result: make(chan error, 1)}
+	return w.doAsking(ctx, question{}, f)
+}
+
+// doAsking is do for an operation that says what it is going to ask.
+func (w *writer) doAsking(ctx context.Context, q question, f func(*writer) error) error {
+	o := &op{do: f, asks: q, result: make(chan error, 1)}
 	select {
 	case w.ops <- o:
 	case <-ctx.Done():
@@ -75,7 +106,7 @@ func (w *writer) do(ctx context.Context, f func(*writer) error) error {
 
 func (w *writer) loop() {
 	defer close(w.done)
-	defer w.conn.Close()
+	defer w.disconnect()
 	ops := make([]*op, 0, batch)
 	for {
 		select {
@@ -93,14 +124,14 @@ func (w *writer) loop() {
 				break more
 			}
 		}
-		w.commit(ops)
+		w.write(ops)
 	}
 }
 
-// commit writes all operations or, when one of them fails, each by itself.
-func (w *writer) commit(ops []*op) {
+// write carries out all operations or, when one of them fails, each by itself.
+func (w *writer) write(ops []*op) {
 	err := w.transaction(ops)
-	if err != nil && len(ops) > 1 {
+	if err != nil && len(ops) > 1 && w.conn != nil {
 		for _, o := range ops {
 			o.result <- w.transaction([]*op{o})
 		}
@@ -112,45 +143,71 @@ func (w *writer) commit(ops []*op) {
 }
 
 func (w *writer) transaction(ops []*op) error {
-	w.due = false
-	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+	w.due, w.claimed, w.resolved = false, nil, false
+	if err := w.engine.begin(w); err != nil {
+		w.forget()
 		return err
 	}
+	err := w.lookAhead(ops)
 	for _, o := range ops {
-		if err := o.do(w); err != nil {
-			return errors.Join(err, w.rollback())
+		if err != nil {
+			break
 		}
+		err = o.do(w)
 	}
-	if err := w.exec("COMMIT"); err != nil {
-		return errors.Join(err, w.rollback())
+	if err == nil {
+		err = w.flush()
+	}
+	if err == nil {
+		err = w.giveBack()
+	}
+	if err != nil {
+		w.forget()
+		return errors.Join(err, w.engine.rollback(w))
+	}
+	if err := w.engine.commit(w); err != nil {
+		w.forget()
+		if errors.Is(err, errDoubtful) {
+			w.doubted = append(w.doubted, w.claimed...)
+			return err
+		}
+		return errors.Join(err, w.engine.rollback(w))
+	}
+	if w.resolved {
+		w.doubted = nil
 	}
 	if w.due {
-		select {
-		case w.wake <- struct{}{}:
-		default:
-		}
+		w.rouse()
 	}
 	return nil
 }
 
-// rollback is an error only where SQLite has not already rolled back by
-// itself, as it does on a full disk.
-func (w *writer) rollback() error {
-	if err := w.exec("ROLLBACK"); err != nil && !isNoTransaction(err) {
-		return err
+// rouse lets the queue look for what is due.
+func (w *writer) rouse() {
+	select {
+	case w.wake <- struct{}{}:
+	default:
 	}
-	return nil
 }
 
-func isNoTransaction(err error) bool {
-	return strings.Contains(err.Error(), "no transaction is active")
+// disconnect drops the connection, with what was prepared on it.
+func (w *writer) disconnect() {
+	if w.conn == nil {
+		return
+	}
+	for _, s := range w.stmts {
+		_ = s.Close() // the connection goes with them
+	}
+	clear(w.stmts)
+	_ = w.conn.Close() // nothing is in the middle
+	w.conn = nil
 }
 
 func (w *writer) stmt(query string) (*sql.Stmt, error) {
 	if s, ok := w.stmts[query]; ok {
 		return s, nil
 	}
-	s, err := w.conn.PrepareContext(context.Background(), query)
+	s, err := w.conn.PrepareContext(w.ctx, w.bind(query))
 	if err != nil {
 		return nil, fmt.Errorf("%w in: %s", err, query)
 	}
@@ -159,34 +216,37 @@ func (w *writer) stmt(query string) (*sql.Stmt, error) {
 }
 
 func (w *writer) exec(query string, args ...any) error {
-	s, err := w.stmt(query)
-	if err != nil {
-		return err
-	}
-	_, err = s.Exec(args...)
+	_, err := w.change(query, args...)
 	return err
 }
 
-// insert gives the id of the new row.
-func (w *writer) insert(query string, args ...any) (int64, error) {
+// change is exec that gives the number of rows it changed.
+func (w *writer) change(query string, args ...any) (int, error) {
+	if err := w.flush(); err != nil {
+		return 0, err
+	}
 	s, err := w.stmt(query)
 	if err != nil {
 		return 0, err
 	}
-	r, err := s.Exec(args...)
+	r, err := s.ExecContext(w.ctx, w.values(args)...)
 	if err != nil {
 		return 0, err
 	}
-	return r.LastInsertId()
+	n, err := r.RowsAffected()
+	return int(n), err
 }
 
 // row scans the only row; ok is false when there is none.
 func (w *writer) row(query string, args []any, into ...any) (ok bool, err error) {
+	if err := w.flush(); err != nil {
+		return false, err
+	}
 	s, err := w.stmt(query)
 	if err != nil {
 		return false, err
 	}
-	err = s.QueryRow(args...).Scan(into...)
+	err = s.QueryRowContext(w.ctx, w.values(args)...).Scan(into...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
@@ -196,11 +256,14 @@ func (w *writer) row(query string, args []any, into ...any) (ok bool, err error)
 // rows calls scan for each row. All rows are read before the next statement
 // may run.
 func (w *writer) rows(query string, args []any, scan func(rowScanner) error) error {
+	if err := w.flush(); err != nil {
+		return err
+	}
 	s, err := w.stmt(query)
 	if err != nil {
 		return err
 	}
-	return each(s.Query(args...))(scan)
+	return each(s.QueryContext(w.ctx, w.values(args)...))(scan)
 }
 
 // each runs through a query's rows and closes it.

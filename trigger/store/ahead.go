@@ -1,0 +1,296 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// question is what an operation is going to ask, so that it can be asked for
+// many at once.
+type question struct {
+	deliveries, events, runs int      // how many it may add
+	keys                     [][]byte // which redeliveries there are
+	lanes                    []string // what stands in them
+	tags                     []repoTag
+	tries                    []int64 // in which state these runs are
+}
+
+type repoTag struct{ repository, tag string }
+
+func (q question) empty() bool { return q.deliveries == 0 && len(q.tries) == 0 }
+
+// ahead lets the operations of a transaction share their statements where each
+// one is a round trip: their questions are asked before they are carried out,
+// and what they add is kept back until the end, or until something is asked
+// that it might change. On SQLite it stays empty: there a statement costs no
+// more alone.
+type ahead struct {
+	on   bool
+	ids  map[string][]int64 // that may be used, by sequence
+	keys map[string]duplicate
+	runs map[int64]progress
+
+	looked map[repoTag]bool // a poller has found this tag
+
+	deliveries, events, added, tries [][]any
+	ended                            []ending
+	promoted                         []string
+	pending                          bool // something is kept back
+}
+
+// duplicate is the run that an event made before; id 0 when there is none.
+type duplicate struct {
+	id    int64
+	state trigger.State
+}
+
+// progress is how far a run is.
+type progress struct {
+	state   trigger.State
+	attempt int
+	owner   int64
+}
+
+// ending is the end of a run.
+type ending struct {
+	id     int64
+	state  trigger.State
+	reason string
+	at     int64
+}
+
+func (a *ahead) drop() { *a = ahead{} }
+
+// lookAhead asks what the operations are going to ask. Those that do not say
+// come last, when all others are written.
+func (w *writer) lookAhead(ops []*op) error {
+	if !w.numbered {
+		return nil
+	}
+	slices.SortStableFunc(ops, func(a, b *op) int {
+		switch {
+		case a.asks.empty() == b.asks.empty():
+			return 0
+		case b.asks.empty():
+			return -1
+		}
+		return 1
+	})
+	var all question
+	for _, o := range ops {
+		all.deliveries += o.asks.deliveries
+		all.events += o.asks.events
+		all.runs += o.asks.runs
+		all.keys = append(all.keys, o.asks.keys...)
+		all.lanes = append(all.lanes, o.asks.lanes...)
+		all.tags = append(all.tags, o.asks.tags...)
+		all.tries = append(all.tries, o.asks.tries...)
+	}
+	w.on = true
+	return w.ask(all)
+}
+
+// ask sends all questions in one go.
+func (w *writer) ask(q question) error {
+	if q.empty() {
+		return nil
+	}
+	b := &pgx.Batch{}
+	w.ids, w.keys, w.runs, w.looked = map[string][]int64{}, map[string]duplicate{}, map[int64]progress{}, map[repoTag]bool{}
+	for sequence, n := range map[string]int{"deliveries_id": q.deliveries, "events_id": q.events, "runs_id": q.runs} {
+		if n == 0 {
+			continue
+		}
+		b.Queue("SELECT nextval($1::text::regclass) FROM generate_series(1, $2)", sequence, n).Query(func(rows pgx.Rows) error {
+			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+			w.ids[sequence] = ids
+			return err
+		})
+	}
+	if len(q.keys) > 0 {
+		for _, k := range q.keys {
+			w.keys[string(k)] = duplicate{}
+		}
+		b.Queue("SELECT dedupe, id, state FROM runs WHERE dedupe = ANY ($1)", q.keys).Query(func(rows pgx.Rows) error {
+			var key []byte
+			var d duplicate
+			_, err := pgx.ForEachRow(rows, []any{&key, &d.id, &d.state}, func() error { w.keys[string(key)] = d; return nil })
+			return err
+		})
+	}
+	if len(q.lanes) > 0 {
+		w.askLanes(b, q.lanes)
+	}
+	if len(q.tags) > 0 {
+		w.askTags(b, q.tags)
+	}
+	if len(q.tries) > 0 {
+		b.Queue("SELECT id, state, attempt, owner FROM runs WHERE id = ANY ($1)", q.tries).Query(func(rows pgx.Rows) error {
+			var id int64
+			var p progress
+			_, err := pgx.ForEachRow(rows, []any{&id, &p.state, &p.attempt, &p.owner}, func() error { w.runs[id] = p; return nil })
+			return err
+		})
+	}
+	b.Queue(selectHolds + " WHERE released_at = 0 ORDER BY id").Query(func(rows pgx.Rows) error {
+		var h trigger.Hold
+		_, err := pgx.ForEachRow(rows, holdColumns(&h), func() error { w.holds = append(w.holds, h); return nil })
+		w.held = err == nil
+		return err
+	})
+	return w.raw(func(ctx context.Context, c *pgx.Conn) error { return c.SendBatch(ctx, b).Close() })
+}
+
+func (w *writer) askLanes(b *pgx.Batch, lanes []string) {
+	slices.Sort(lanes)
+	lanes = slices.Compact(lanes)
+	b.Queue(`SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
+			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
+		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
+			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
+			FROM runs r JOIN events e ON e.id = r.event_id
+			WHERE r.lane = l.lane AND r.state NOT IN `+notStanding+` ORDER BY r.id DESC LIMIT 1
+		) s ON TRUE`, lanes).Query(func(rows pgx.Rows) error {
+		for rows.Next() {
+			var lane string
+			var busy bool
+			var id, index, occurred, received sql.NullInt64
+			var rule, registry, repository, tag, digest sql.NullString
+			if err := rows.Scan(&lane, &busy, &id, &rule, &index, &registry, &repository, &tag, &digest, &occurred, &received); err != nil {
+				return err
+			}
+			v := &laneView{busy: &busy}
+			if id.Valid {
+				v.stand = &standing{id: id.Int64, rule: rule.String, index: int(index.Int64), registry: registry.String, repository: repository.String, digest: digest.String}
+				v.stand.release = releaseOf(tag.String, occurred.Int64, received.Int64)
+			}
+			w.see(lane, v)
+		}
+		return rows.Err()
+	})
+}
+
+func (w *writer) askTags(b *pgx.Batch, tags []repoTag) {
+	repositories, names := make([]string, len(tags)), make([]string, len(tags))
+	for i, t := range tags {
+		w.looked[t] = false
+		repositories[i], names[i] = t.repository, t.tag
+	}
+	b.Queue(`SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
+		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`, repositories, names).Query(func(rows pgx.Rows) error {
+		var t repoTag
+		_, err := pgx.ForEachRow(rows, []any{&t.repository, &t.tag}, func() error { w.looked[t] = true; return nil })
+		return err
+	})
+}
+
+// raw gives the driver's own connection, in the present transaction.
+func (w *writer) raw(do func(ctx context.Context, c *pgx.Conn) error) error {
+	return w.conn.Raw(func(c any) error { return do(w.ctx, c.(*stdlib.Conn).Conn()) })
+}
+
+// keep holds back a row of a table, and gives its id where the table has a
+// sequence that was asked for.
+func (w *writer) keep(rows *[][]any, sequence string, values []any) (id int64, ok bool) {
+	if !w.on || sequence != "" && len(w.ids[sequence]) == 0 {
+		return 0, false
+	}
+	if sequence != "" {
+		id, w.ids[sequence] = w.ids[sequence][0], w.ids[sequence][1:]
+		values[0] = id
+	}
+	*rows = append(*rows, w.values(values))
+	w.pending = true
+	return id, true
+}
+
+// flush writes what was kept back, in an order in which each can rely on what
+// it needs: runs before their ends, and both before the next of a lane.
+func (w *writer) flush() error {
+	if !w.pending {
+		return nil
+	}
+	w.pending = false // from here on statements are sent at once
+	for _, t := range []struct {
+		name    string
+		columns []string
+		rows    *[][]any
+	}{
+		{"deliveries", deliveryColumns, &w.deliveries},
+		{"events", eventColumnNames, &w.events},
+		{"runs", runColumnNames, &w.added},
+	} {
+		if err := w.copyRows(t.name, t.columns, t.rows); err != nil {
+			return err
+		}
+	}
+	if err := w.flushEnds(); err != nil {
+		return err
+	}
+	if err := w.copyRows("attempts", attemptColumns, &w.tries); err != nil {
+		return err
+	}
+	lanes := w.promoted
+	w.promoted = nil
+	if len(lanes) == 0 {
+		return nil
+	}
+	return w.exec(`UPDATE runs SET due_at = `+dueAt+` WHERE state = 'waiting' AND id IN (
+		SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) FROM unnest(?::text[]) AS l (lane))`, lanes)
+}
+
+// giveBack lets the next transaction use the ids that this one did not need.
+func (w *writer) giveBack() error {
+	for sequence, left := range w.ids {
+		if len(left) == 0 {
+			continue
+		}
+		if _, err := w.row("SELECT setval(?::text::regclass, ?, FALSE)", []any{sequence, left[0]}, new(int64)); err != nil {
+			return err
+		}
+	}
+	w.ids = nil
+	return nil
+}
+
+// copyRows adds rows to a table.
+func (w *writer) copyRows(table string, columns []string, rows *[][]any) error {
+	some := *rows
+	*rows = nil
+	if len(some) == 0 {
+		return nil
+	}
+	return w.raw(func(ctx context.Context, c *pgx.Conn) error {
+		n, err := c.CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromRows(some))
+		if err == nil && int(n) != len(some) {
+			err = fmt.Errorf("%d of %d rows of %s were written", n, len(some), table)
+		}
+		return err
+	})
+}
+
+func (w *writer) flushEnds() error {
+	all := w.ended
+	w.ended = nil
+	if len(all) == 0 {
+		return nil
+	}
+	n := len(all)
+	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
+	for i, e := range all {
+		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
+	}
+	return w.exec(`UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at, live_lane = NULL, due_at = NULL
+		FROM unnest(?::bigint[], ?::text[], ?::text[], ?::bigint[]) AS u (id, state, reason, at) WHERE runs.id = u.id`, ids, states, reasons, at)
+}
+
+func releaseOf(tag string, occurred, received int64) trigger.Release {
+	return trigger.Release{Tag: tag, At: trigger.Event{OccurredAt: timeOf(occurred), ReceivedAt: timeOf(received)}.Time()}
+}

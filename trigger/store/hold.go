@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+const selectHolds = "SELECT id, lane, digest, reason, held_by, run_id, at, released_at, released_by FROM holds"
+
+// holdColumns are where the columns of selectHolds go.
+func holdColumns(h *trigger.Hold) []any {
+	return []any{&h.ID, &h.Lane, &h.Digest, &h.Reason, &h.By, &h.Run, (*nanoTime)(&h.At), (*nanoTime)(&h.ReleasedAt), &h.ReleasedBy}
+}
+
+// holdReason says why a run waits or is skipped.
+func holdReason(h trigger.Hold) string {
+	what := "the lane is held"
+	if h.Digest != "" {
+		what = "the digest is held"
+	}
+	return fmt.Sprintf("%s by %s since %s (hold %d): %s", what, h.By, h.At.Format(time.RFC3339), h.ID, h.Reason)
+}
+
+// Hold keeps a digest, or what waits in a lane, from being deployed and gives
+// the hold's id. Runs of a digest that wait are skipped; those of a lane go on
+// waiting. What runs already is not stopped.
+func (s *Store) Hold(ctx context.Context, h trigger.Hold) (id int64, err error) {
+	err = s.writer.do(ctx, func(w *writer) (err error) {
+		id, err = w.hold(h)
+		return err
+	})
+	return id, err
+}
+
+func (w *writer) hold(h trigger.Hold) (id int64, err error) {
+	query := "INSERT INTO holds (lane, digest, reason, held_by, run_id, at, released_at, released_by) VALUES (?, ?, ?, ?, ?, ?, 0, '') RETURNING id"
+	if _, err := w.row(query, []any{h.Lane, h.Digest, h.Reason, h.By, h.Run, nanos(h.At)}, &id); err != nil {
+		return 0, err
+	}
+	h.ID = id
+	w.held = false
+	if h.Digest != "" {
+		return id, w.skipHeld(h)
+	}
+	return id, w.stopHeld(h)
+}
+
+// skipHeld ends the runs that wait for a digest.
+func (w *writer) skipHeld(h trigger.Hold) error {
+	query, args := " WHERE r.state = 'waiting' AND r.state <> 'succeeded' AND NOT r.after AND r.tells = 0 AND e.digest = ?", []any{h.Digest}
+	if h.Lane != "" {
+		query, args = query+" AND r.lane = ?", append(args, h.Lane)
+	}
+	var all []trigger.Run
+	err := w.rows(selectRuns+query+" ORDER BY r.id", args, func(rows rowScanner) error {
+		var r trigger.Run
+		err := rows.Scan(runColumns(&r)...)
+		all = append(all, r)
+		return err
+	})
+	for _, r := range all {
+		if err == nil {
+			err = w.end(r, trigger.Skipped, holdReason(h), h.At)
+		}
+	}
+	return err
+}
+
+// stopHeld makes the runs that wait in a lane wait for its release.
+func (w *writer) stopHeld(h trigger.Hold) error {
+	why := holdReason(h)
+	const waits = " lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
+	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs WHERE"+waits, nanos(h.At), why, h.Lane); err != nil {
+		return err
+	}
+	return w.exec("UPDATE runs SET due_at = NULL, reason = ? WHERE"+waits, why, h.Lane)
+}
+
+// Release ends a hold. It is refused with a [trigger.RefusedError] where that
+// was done before.
+func (s *Store) Release(ctx context.Context, id int64, by string, now time.Time) error {
+	return s.writer.do(ctx, func(w *writer) error {
+		var h trigger.Hold
+		ok, err := w.row(selectHolds+" WHERE id = ?", []any{id}, holdColumns(&h)...)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return fmt.Errorf("hold %d: %w", id, trigger.ErrNotFound)
+		case !h.ReleasedAt.IsZero():
+			return trigger.Refuse("hold %d was released by %s at %s", id, h.ReleasedBy, h.ReleasedAt.Format(time.RFC3339))
+		}
+		if err := w.exec("UPDATE holds SET released_at = ?, released_by = ? WHERE id = ?", nanos(now), by, id); err != nil {
+			return err
+		}
+		w.held = false
+		if h.Digest != "" {
+			return nil
+		}
+		return w.resume(h.Lane, "released by "+by+" (hold "+strconv.FormatInt(id, 10)+")", now)
+	})
+}
+
+// resume lets the runs of a lane go on that waited for its release, unless
+// another hold keeps them.
+func (w *writer) resume(lane, why string, now time.Time) error {
+	if held, err := w.laneHeld(lane); err != nil || held {
+		return err
+	}
+	const waits = " lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
+	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs WHERE"+waits, nanos(now), why, lane); err != nil {
+		return err
+	}
+	if err := w.exec("UPDATE runs SET reason = ?, due_at = CASE WHEN live_lane IS NULL THEN "+dueAt+" END WHERE"+waits, why, lane); err != nil {
+		return err
+	}
+	return w.promote(lane)
+}
+
+// Holds lists the holds that are not released, newest first; all of them when
+// released is true.
+func (s *Store) Holds(ctx context.Context, released bool) ([]trigger.Hold, error) {
+	query := selectHolds
+	if !released {
+		query += " WHERE released_at = 0"
+	}
+	holds := []trigger.Hold{}
+	err := each(s.query(ctx, query+" ORDER BY id DESC"))(func(rows rowScanner) error {
+		var h trigger.Hold
+		err := rows.Scan(holdColumns(&h)...)
+		holds = append(holds, h)
+		return err
+	})
+	return holds, err
+}

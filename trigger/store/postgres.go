@@ -1,0 +1,217 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+const (
+	// transactionTimeout ends a transaction that the server, or the way to it,
+	// does not let come to its end. The server itself gives up as late, and
+	// with it the lock that the others wait for.
+	transactionTimeout = 15 * time.Second
+
+	// connectTimeout is how long one address of the server may take.
+	connectTimeout = 3 * time.Second
+
+	// channel is where replicas tell each other that something may be due.
+	channel = "dockbell"
+
+	// relisten is how long a lost connection is left alone.
+	relisten = time.Second
+
+	// lookAnyway is how often the queue looks without having been told.
+	lookAnyway = 2 * time.Second
+)
+
+// postgres is the engine of a server.
+type postgres struct{ db *sql.DB }
+
+func (s *Store) openPostgres(ctx context.Context, where place) (engine, error) {
+	config, err := pgx.ParseConfig(where.config)
+	if err != nil {
+		return nil, errors.New("the URL cannot be read: " + scrub(err, where.config))
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connectTimeout
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "dockbell"
+	}
+	s.write = stdlib.OpenDB(*config)
+	s.write.SetMaxOpenConns(1)
+	s.releases = append(s.releases, s.write.Close)
+	s.read = stdlib.OpenDB(*config)
+	s.read.SetMaxOpenConns(readers)
+	s.read.SetMaxIdleConns(readers)
+	s.releases = append(s.releases, s.read.Close)
+	if err := s.write.PingContext(ctx); err != nil {
+		return nil, fmt.Errorf("PostgreSQL does not answer: %s", scrub(err, where.config))
+	}
+	return &postgres{s.write}, nil
+}
+
+// withoutPassword is a URL as it may be shown.
+func withoutPassword(location string) string {
+	u, err := url.Parse(location)
+	if err != nil {
+		return "postgres://…" // its password could be anywhere
+	}
+	query := u.Query()
+	query.Del("password")
+	u.RawQuery = query.Encode()
+	return u.Redacted()
+}
+
+// scrub is what an error says, unless it quotes a URL with its password.
+func scrub(err error, location string) string {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		return "see https://www.postgresql.org/docs/current/libpq-connect.html for its form, in " + withoutPassword(location)
+	}
+	return err.Error()
+}
+
+func (e *postgres) connect(ctx context.Context) (*sql.Conn, error) { return e.db.Conn(ctx) }
+
+// begin waits for the other replicas' transactions to end and keeps them from
+// beginning another one. It reads after that, each statement on its own, what
+// they have committed.
+func (e *postgres) begin(w *writer) error {
+	w.forget()
+	ctx, cancel := context.WithTimeout(context.Background(), transactionTimeout)
+	w.ctx, w.cancel = ctx, cancel
+	alive, err := e.tryBegin(w)
+	if err != nil && w.lost() {
+		// The server may have been restarted since the last transaction.
+		alive, err = e.tryBegin(w)
+	}
+	if err != nil {
+		return errors.Join(err, e.rollback(w))
+	}
+	if !alive {
+		if err := w.rejoin(); err != nil {
+			return errors.Join(err, e.rollback(w))
+		}
+	}
+	return nil
+}
+
+// tryBegin reports whether the others still take this replica for alive.
+func (e *postgres) tryBegin(w *writer) (alive bool, err error) {
+	if w.conn == nil {
+		if w.conn, err = e.connect(w.ctx); err != nil {
+			w.conn = nil
+			return false, fmt.Errorf("PostgreSQL does not answer: %w", err)
+		}
+	}
+	begin := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d; SELECT one FROM writer FOR UPDATE; SELECT id FROM replicas WHERE id = %d",
+		transactionTimeout.Milliseconds(), w.me)
+	err = w.raw(func(ctx context.Context, c *pgx.Conn) error {
+		results, err := c.PgConn().Exec(ctx, begin).ReadAll()
+		if err != nil {
+			return err
+		}
+		alive = results[3].CommandTag.RowsAffected() == 1
+		return nil
+	})
+	return alive, err
+}
+
+// commit also tells the other replicas when something may be due.
+func (e *postgres) commit(w *writer) error {
+	commit := "COMMIT"
+	if w.due {
+		commit = "NOTIFY " + channel + "; COMMIT"
+	}
+	sent := false
+	err := w.raw(func(ctx context.Context, c *pgx.Conn) error {
+		sent = true
+		results, err := c.PgConn().Exec(ctx, commit).ReadAll()
+		if err == nil && results[len(results)-1].CommandTag.String() != "COMMIT" {
+			err = errors.New("PostgreSQL rolled back")
+		}
+		return err
+	})
+	if err == nil {
+		w.cancel()
+		return nil
+	}
+	if w.lost() && sent {
+		w.cancel()
+		return fmt.Errorf("%w: %w", errDoubtful, err)
+	}
+	return err
+}
+
+func (e *postgres) rollback(w *writer) error {
+	defer w.cancel()
+	if w.lost() {
+		return nil // the server rolls back what it has lost
+	}
+	return w.raw(func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.PgConn().Exec(ctx, "ROLLBACK").ReadAll()
+		return err
+	})
+}
+
+// lost reports whether the connection is gone, and lets the next transaction
+// make a new one.
+func (w *writer) lost() bool {
+	if w.conn == nil {
+		return true
+	}
+	closed := true // unless the driver knows better
+	_ = w.raw(func(_ context.Context, c *pgx.Conn) error {
+		closed = c.IsClosed()
+		return nil
+	})
+	if closed {
+		w.disconnect()
+	}
+	return closed
+}
+
+// listen wakes the queue when another replica says that something may be due,
+// and now and then all the same, until ctx ends.
+func (s *Store) listen(ctx context.Context) {
+	for ctx.Err() == nil {
+		_ = s.listenOnce(ctx) // the connection is gone; the writer's errors tell of it
+		s.writer.rouse()
+		select {
+		case <-ctx.Done():
+		case <-time.After(relisten):
+		}
+	}
+}
+
+func (s *Store) listenOnce(ctx context.Context) error {
+	conn, err := s.read.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	return conn.Raw(func(c any) error {
+		pg := c.(*stdlib.Conn).Conn()
+		if _, err := pg.Exec(ctx, "LISTEN "+channel); err != nil {
+			return err
+		}
+		for {
+			wait, cancel := context.WithTimeout(ctx, lookAnyway)
+			_, err := pg.WaitForNotification(wait)
+			cancel()
+			if err != nil && (ctx.Err() != nil || wait.Err() == nil || pg.IsClosed()) {
+				return errors.Join(err, pg.Close(context.WithoutCancel(ctx)))
+			}
+			s.writer.rouse()
+		}
+	})
+}
