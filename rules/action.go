@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -14,40 +13,61 @@ import (
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
 
-// options are the keys that every action has beside those of its kind.
+// options are the keys that an action may have beside those of its kind.
 type options struct {
 	Timeout  *time.Duration `yaml:"timeout"`
 	Attempts *int           `yaml:"attempts"`
-	Lane     string         `yaml:"lane"`
-	Mode     trigger.Mode   `yaml:"mode"`
-	Order    trigger.Order  `yaml:"order"`
+	Deadline time.Duration  `yaml:"deadline"`
+	Backoff  struct {
+		First time.Duration `yaml:"first"`
+		Most  time.Duration `yaml:"most"`
+	} `yaml:"backoff"`
+	Lane      string        `yaml:"lane"`
+	Mode      trigger.Mode  `yaml:"mode"`
+	Order     trigger.Order `yaml:"order"`
+	OnFailure string        `yaml:"onFailure"`
 }
 
-var optionKeys = []string{"attempts", "lane", "mode", "order", "timeout"}
+// optionKeys are those of the actions of rules.
+var optionKeys = []string{"attempts", "backoff", "deadline", "lane", "mode", "onFailure", "order", "timeout"}
 
-// action is one action of a rule, compiled.
+// longestBackoff keeps a slip in a unit from making a run wait for days.
+const longestBackoff = time.Hour
+
+// holdOnFailure is the one thing that onFailure can be.
+const holdOnFailure = "hold"
+
+// action is one action of a rule or a notification, compiled.
 type action struct {
 	kind      string
 	row       trigger.Kind
 	spec      document
+	options   options
 	lane      text   // as the user named it; empty for the default
-	defLane   string // of a call: the rule's action
-	mode      trigger.Mode
-	order     trigger.Order
-	attempts  int
-	timeout   time.Duration
+	defLane   string // of a call
 	templated bool
 	target    string // when it does not depend on the event
 	decode    Decoder
+}
+
+// place is where an action stands in the file, and what that makes of it.
+type place struct {
+	lane  string   // of a call, unless the user names another
+	waits bool     // its runs may have to wait before their first try
+	keys  []string // those of the options that it may have
+	vars  any      // a sample of what its templates may name
 }
 
 // Decoder turns a stored specification into what a [trigger.Builder] takes.
 type Decoder func(spec json.RawMessage) func(any) error
 
 // plan fills in the action's part of a run.
-func (a *action) plan(run *trigger.Run, vars *variables) {
-	run.Kind, run.Mode, run.Order, run.Ordered = a.kind, a.mode, a.order, a.row.Declarative && a.order != trigger.OrderAny
-	run.Attempts, run.Timeout, run.Target = a.attempts, a.timeout, a.target
+func (a *action) plan(run *trigger.Run, vars any) {
+	o := &a.options
+	run.Kind, run.Target, run.Mode = a.kind, a.target, o.Mode
+	run.Order, run.Ordered = o.Order, a.row.Declarative && o.Order != trigger.OrderAny
+	run.Attempts, run.Timeout, run.Deadline = *o.Attempts, *o.Timeout, o.Deadline
+	run.FirstBackoff, run.MostBackoff, run.HoldFailed = o.Backoff.First, o.Backoff.Most, o.OnFailure == holdOnFailure
 	spec, lane, err := a.render(vars)
 	if err == nil && run.Target == "" {
 		run.Target, err = a.buildTarget(spec)
@@ -61,11 +81,12 @@ func (a *action) plan(run *trigger.Run, vars *variables) {
 	if err != nil {
 		run.State, run.Reason, run.FinishedAt = trigger.Failed, err.Error(), run.CreatedAt
 		// Where it was going is not known: it must stand in nobody's way.
-		run.Spec, run.Target, run.Lane, run.Ordered = json.RawMessage("null"), a.kind, a.defLane, false
+		run.Spec, run.Target, run.Lane = json.RawMessage("null"), a.kind, a.defLane
+		run.Ordered, run.HoldFailed = false, false
 	}
 }
 
-func (a *action) render(vars *variables) (spec json.RawMessage, lane string, err error) {
+func (a *action) render(vars any) (spec json.RawMessage, lane string, err error) {
 	if spec, err = a.spec.render(vars); err != nil {
 		return nil, "", err
 	}
@@ -91,9 +112,9 @@ func (a *action) laneKey(named, target string) string {
 	return a.defLane
 }
 
-// loadAction compiles one item of a rule's actions and tries it with vars. It
-// returns nil when there are faults.
-func (l *loader) loadAction(n strictyaml.Node, r *rule, index int, vars *variables) *action {
+// loadAction compiles the action at n and tries it with a sample. It returns
+// nil when there are faults.
+func (l *loader) loadAction(n strictyaml.Node, p place) *action {
 	keys := n.Keys()
 	if len(keys) != 1 {
 		n.Faultf("an action is a mapping with one key, its kind: %s", l.kindNames())
@@ -109,18 +130,18 @@ func (l *loader) loadAction(n strictyaml.Node, r *rule, index int, vars *variabl
 		n.Faultf("must be a mapping with the parameters of the %s action", keys[0])
 		return nil
 	}
-	a := &action{kind: keys[0], row: row, defLane: "rule/" + r.name + "/" + strconv.Itoa(index), decode: l.decode}
-	general, special := split(n.YAML())
-	ok = a.loadOptions(n.With(general), r.gate.waits(), vars)
+	a := &action{kind: keys[0], row: row, defLane: p.lane, decode: l.decode}
+	general, special := split(n.YAML(), p.keys)
+	ok = a.loadOptions(n.With(general), p)
 
 	faults := 0
 	fault := func(y *yaml.Node, err error) { faults++; n.With(y).Fault(err) }
-	a.spec = compileDocument(special, vars, fault)
+	a.spec = compileDocument(special, p.vars, fault)
 	a.templated = a.spec.templated() || a.lane.template != nil
 	if faults > 0 {
 		return nil
 	}
-	if !a.try(n, special, vars, fault) || !ok || faults > 0 {
+	if !a.try(n, special, p, fault) || !ok || faults > 0 {
 		return nil
 	}
 	return a
@@ -128,12 +149,13 @@ func (l *loader) loadAction(n strictyaml.Node, r *rule, index int, vars *variabl
 
 // loadOptions reads the options. Of runs that have to wait only the newest is
 // of interest, unless the rule says otherwise.
-func (a *action) loadOptions(n strictyaml.Node, waits bool, vars *variables) bool {
-	o := options{Timeout: &a.row.Timeout, Attempts: &a.row.Attempts, Mode: trigger.Queue}
-	if a.row.Declarative || waits {
+func (a *action) loadOptions(n strictyaml.Node, p place) bool {
+	a.options = options{Timeout: &a.row.Timeout, Attempts: &a.row.Attempts, Mode: trigger.Queue}
+	o := &a.options
+	if a.row.Declarative || p.waits {
 		o.Mode = trigger.Latest
 	}
-	if !n.Decode(&o) {
+	if !n.Decode(o) {
 		return false
 	}
 	var errs []error
@@ -157,25 +179,42 @@ func (a *action) loadOptions(n strictyaml.Node, waits bool, vars *variables) boo
 	if o.Attempts == nil || *o.Attempts < 0 {
 		fault("attempts", "must not be negative")
 	}
+	if n.Has("deadline") && o.Deadline <= 0 {
+		fault("deadline", "must be longer than nothing, as in 1h")
+	}
+	first, most := o.Backoff.First, o.Backoff.Most
+	for _, b := range []struct {
+		key  string
+		wait time.Duration
+	}{{"first", first}, {"most", most}} {
+		if n.Key("backoff").Has(b.key) && (b.wait <= 0 || b.wait > longestBackoff) {
+			fault("backoff."+b.key, "must be longer than nothing and at most an hour, as in 5s")
+		}
+	}
+	if most > 0 && first > most {
+		fault("backoff.first", "must not be longer than most, %s", most)
+	}
+	if n.Has("onFailure") && o.OnFailure != holdOnFailure {
+		fault("onFailure", "can be hold, which keeps the image from being tried again until a person releases it; not %q", o.OnFailure)
+	}
 	var err error
-	if a.lane, err = compileText(o.Lane, vars); err != nil {
+	if a.lane, err = compileText(o.Lane, p.vars); err != nil {
 		fault("lane", "%w", err)
-	} else if _, err = a.lane.render(vars); err != nil {
+	} else if _, err = a.lane.render(p.vars); err != nil {
 		fault("lane", "%w", err)
 	}
 	if len(errs) > 0 {
 		n.Fault(errors.Join(errs...))
 		return false
 	}
-	a.mode, a.order, a.attempts, a.timeout = o.Mode, o.Order, *o.Attempts, *o.Timeout
 	return true
 }
 
 // try builds the action for a sample event, twice: from the file, so that
 // faults have their lines, and from the form in which it will be stored.
-func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fault func(*yaml.Node, error)) bool {
+func (a *action) try(n strictyaml.Node, special *yaml.Node, p place, fault func(*yaml.Node, error)) bool {
 	good := true
-	at := n.With(rendered(special, vars, func(y *yaml.Node, err error) { good = false; fault(y, err) })).Also(optionKeys...)
+	at := n.With(rendered(special, p.vars, func(y *yaml.Node, err error) { good = false; fault(y, err) })).Also(p.keys...)
 	if !good {
 		return false
 	}
@@ -192,7 +231,7 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fau
 		}
 		return false
 	}
-	spec, err := a.spec.render(vars)
+	spec, err := a.spec.render(p.vars)
 	if err != nil {
 		fault(n.YAML(), err)
 		return false
@@ -208,13 +247,13 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, vars *variables, fau
 	return true
 }
 
-// split parts the options from the parameters of the kind.
-func split(y *yaml.Node) (general, special *yaml.Node) {
+// split parts a mapping into the given keys and the others.
+func split(y *yaml.Node, keys []string) (given, others *yaml.Node) {
 	g, s := *y, *y
 	g.Content, s.Content = nil, nil
 	for i := 0; i < len(y.Content); i += 2 {
 		into := &s
-		if slices.Contains(optionKeys, y.Content[i].Value) {
+		if slices.Contains(keys, y.Content[i].Value) {
 			into = &g
 		}
 		into.Content = append(into.Content, y.Content[i], y.Content[i+1])

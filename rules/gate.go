@@ -18,6 +18,7 @@ type gate struct {
 	freezes []freeze
 	settle  time.Duration // how long no newer push may have come
 	minAge  time.Duration // how long the image must have been known
+	approve approval
 }
 
 // window is when runs may start: for some time from each moment of a schedule.
@@ -48,7 +49,7 @@ type freezeSpec struct {
 
 // waits reports whether runs may have to wait.
 func (g *gate) waits() bool {
-	return len(g.windows) > 0 || len(g.freezes) > 0 || g.settle > 0 || g.minAge > 0
+	return len(g.windows) > 0 || len(g.freezes) > 0 || g.settle > 0 || g.minAge > 0 || g.approve.count > 0
 }
 
 // manyOpenings bounds the search for a moment that no freeze covers.
@@ -124,6 +125,7 @@ func (g *gate) hold(run *trigger.Run, now time.Time) {
 	if why == "" && g.settle > 0 {
 		run.Reason = until(at, "waits for pushes to settle")
 	}
+	g.approve.ask(run, now)
 }
 
 func until(at time.Time, why string) string {
@@ -151,6 +153,9 @@ func loadGate(n strictyaml.Node, s spec) gate {
 		if f, ok := loadFreeze(item); ok {
 			g.freezes = append(g.freezes, f)
 		}
+	}
+	if n.Has("approve") {
+		g.approve = loadApproval(n.Key("approve"))
 	}
 	return g
 }

@@ -92,6 +92,7 @@ func TestModeOfGatedRuns(t *testing.T) {
 		"":                                  trigger.Queue,
 		"settle: 1m":                        trigger.Latest,
 		"minAge: 24h":                       trigger.Latest,
+		"approve: 1":                        trigger.Latest,
 		"window: {cron: '@daily', for: 1h}": trigger.Latest,
 	} {
 		runs, _ := mustLoad(t, gated(keys)).Match(push(t, "shop/web:v1"), time.Unix(0, 0))

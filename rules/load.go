@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +28,7 @@ type spec struct {
 		Tag  strictyaml.Strings `yaml:"tag"`
 	} `yaml:"exclude"`
 	Untagged bool          `yaml:"untagged"`
+	Approve  yaml.Node     `yaml:"approve"`
 	Window   yaml.Node     `yaml:"window"`
 	Freeze   yaml.Node     `yaml:"freeze"`
 	Settle   time.Duration `yaml:"settle"`
@@ -110,9 +112,10 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 		n.Key("actions").Faultf("is missing: a rule needs at least one action")
 	}
 	r.gate = loadGate(n, s)
-	vars := sample(r)
+	p := place{waits: r.gate.waits(), keys: optionKeys, vars: sample(r)}
 	for i, item := range n.Key("actions").Items() {
-		if a := l.loadAction(item, r, i, vars); a != nil {
+		p.lane = "rule/" + r.name + "/" + strconv.Itoa(i)
+		if a := l.loadAction(item, p); a != nil {
 			r.actions = append(r.actions, *a)
 		}
 	}

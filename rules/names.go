@@ -12,14 +12,14 @@ import (
 
 // checkNames finds names that there are not in all branches of a template:
 // trying it out would only find them in those that the example goes through.
-func checkNames(t *template.Template, vars *variables) error {
+func checkNames(t *template.Template, vars any) error {
 	c := nameCheck{vars: vars}
 	c.list(t.Root, true)
 	return c.err
 }
 
 type nameCheck struct {
-	vars *variables
+	vars any
 	err  error // the first fault
 }
 
@@ -75,25 +75,27 @@ func (c *nameCheck) node(n parse.Node, dot bool) {
 	}
 }
 
-// name checks a path of names from the event on.
+// name checks a path of names from the root on.
 func (c *nameCheck) name(path []string) {
 	if len(path) == 0 || c.err != nil {
 		return
 	}
-	t := reflect.TypeFor[variables]()
-	if _, ok := t.FieldByName(path[0]); !ok {
-		var known []string
-		for i := range t.NumField() {
-			known = append(known, "."+t.Field(i).Name)
+	var known []string
+	for _, f := range reflect.VisibleFields(reflect.TypeOf(c.vars).Elem()) {
+		if !f.Anonymous {
+			known = append(known, f.Name)
 		}
-		c.err = fmt.Errorf("template: there is no .%s; there are %s", path[0], strings.Join(known, ", "))
+	}
+	if !slices.Contains(known, path[0]) {
+		c.err = fmt.Errorf("template: there is no .%s; there are .%s", path[0], strings.Join(known, ", ."))
 		return
 	}
-	if path[0] != "Match" || len(path) < 2 {
+	vars, ok := c.vars.(*variables)
+	if !ok || path[0] != "Match" || len(path) < 2 {
 		return
 	}
-	if _, ok := c.vars.Match[path[1]]; !ok {
-		c.err = fmt.Errorf("template: there is no .Match.%s; the named groups of the rule's tag are %s", path[1], orNone(slices.Sorted(maps.Keys(c.vars.Match))))
+	if _, ok := vars.Match[path[1]]; !ok {
+		c.err = fmt.Errorf("template: there is no .Match.%s; the named groups of the rule's tag are %s", path[1], orNone(slices.Sorted(maps.Keys(vars.Match))))
 	}
 }
 

@@ -287,6 +287,34 @@ func TestOptions(t *testing.T) {
 	}
 }
 
+// How long it is tried, how often, and what happens when that was in vain.
+func TestTries(t *testing.T) {
+	type tries struct {
+		deadline, first, most time.Duration
+		hold                  bool
+	}
+	for options, want := range map[string]tries{
+		"":                               {},
+		"deadline: 1h":                   {deadline: time.Hour},
+		"backoff: {first: 1s, most: 5m}": {first: time.Second, most: 5 * time.Minute},
+		"backoff: {first: 2m}":           {first: 2 * time.Minute},
+		"backoff: {most: 1h}":            {most: time.Hour},
+		"backoff: {first: 5s, most: 5s}": {first: 5 * time.Second, most: 5 * time.Second},
+		"onFailure: hold":                {hold: true},
+		"deadline: 10m, onFailure: hold, to: 'x'": {deadline: 10 * time.Minute, hold: true},
+	} {
+		for _, kind := range []string{"call", "set"} {
+			r := only(t, "", kind+": {"+options+"}", push(t, "shop/web:v1"))
+			if got := (tries{r.Deadline, r.FirstBackoff, r.MostBackoff, r.HoldFailed}); got != want {
+				t.Errorf("%s with %s: %+v, want %+v", kind, options, got, want)
+			}
+			if !strings.Contains(options, "to:") && string(r.Spec) != "{}" {
+				t.Errorf("%s with %s is kept as %s", kind, options, r.Spec)
+			}
+		}
+	}
+}
+
 func TestLoadFaults(t *testing.T) {
 	const knownNames = "there are .Registry, .Repository, .Tag, .Digest, .Image, .Pinned, .Actor, .Source, .Action, .OccurredAt, .Match"
 	tests := []struct{ name, text, want string }{
@@ -299,7 +327,7 @@ func TestLoadFaults(t *testing.T) {
 		{"two of one name", "- {name: a, repo: x, actions: [call: {}]}\n- {name: b, repo: x, actions: [call: {}]}\n- repo: x\n  name: a\n  actions: [call: {}]", `r.yaml:4: [2].name: another rule is named "a", on line 1`},
 		{"unknown event", "- {name: a, repo: x, event: pull, actions: [call: {}]}", `r.yaml:1: [0].event: must be push or delete, not "pull"`},
 		{"unknown source", "- name: a\n  repo: x\n  sources: [hub, hob]\n  actions: [call: {}]", `r.yaml:3: [0].sources: there is no source "hob"; there are hub, registry`},
-		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, event, exclude, freeze, minAge, name, repo, semver, settle, sources, tag, untagged, window\n" +
+		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, approve, event, exclude, freeze, minAge, name, repo, semver, settle, sources, tag, untagged, window\n" +
 			"r.yaml:4: [0].tag: \"(\": error parsing regexp: missing closing ): `(`"},
 		{"stray parenthesis", "- {name: a, repo: x, tag: 'a)(b', actions: [call: {}]}", "r.yaml:1: [0].tag: \"a)(b\": error parsing regexp: unexpected ): `a)(b`"},
 		{"bad excludes", "- name: a\n  repo: x\n  exclude:\n    repo: [y, 'z{']\n    tag:\n    - ok\n    - '['\n  actions: [call: {}]", "r.yaml:4: [0].exclude.repo[1]: \"z{\": not a valid pattern; * matches within a path segment, ** across\n" +
@@ -311,7 +339,7 @@ func TestLoadFaults(t *testing.T) {
 		{"two kinds in one", "- {name: a, repo: x, actions: [{call: {}, set: {}}]}", "r.yaml:1: [0].actions[0]: an action is a mapping with one key, its kind: call, set"},
 		{"action that is no mapping", "- {name: a, repo: x, actions: [call]}", "r.yaml:1: [0].actions[0]: an action is a mapping with one key, its kind: call, set"},
 		{"parameters that are none", "- {name: a, repo: x, actions: [call: x]}", "r.yaml:1: [0].actions[0].call: must be a mapping with the parameters of the call action"},
-		{"unknown parameter", "- {name: a, repo: x, actions: [call: {timout: 5s}]}", `r.yaml:1: [0].actions[0].call: unknown key "timout"; known are any, count, list, name, on, params, to, attempts, lane, mode, order, timeout`},
+		{"unknown parameter", "- {name: a, repo: x, actions: [call: {timout: 5s}]}", `r.yaml:1: [0].actions[0].call: unknown key "timout"; known are any, count, list, name, on, params, to, attempts, backoff, deadline, lane, mode, onFailure, order, timeout`},
 		{"repeated parameter", "- {name: a, repo: x, actions: [call: {to: a, to: b}]}", "r.yaml:1: [0].actions[0].call.to: the key is there twice; the other is on line 1"},
 		{"repeated option", "- {name: a, repo: x, actions: [call: {lane: a, lane: b}]}", "r.yaml:1: [0].actions[0].call.lane: the key is there twice; the other is on line 1"},
 		{"bad parameter", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      name: No\n", `r.yaml:6: [0].actions[0].call.name: "No" is not a name`},
@@ -319,6 +347,16 @@ func TestLoadFaults(t *testing.T) {
 		{"options", "- name: a\n  repo: x\n  actions:\n  - call:\n      timeout: 0s\n      attempts: -1\n      mode: fast\n      order: time\n  - set: {order: new, timeout: 30}", "r.yaml:5: [0].actions[0].call.timeout: must be longer than nothing, as in 30s\n" +
 			"r.yaml:6: [0].actions[0].call.attempts: must not be negative\nr.yaml:7: [0].actions[0].call.mode: must be latest, queue or parallel, not \"fast\"\n" +
 			"r.yaml:8: [0].actions[0].call.order: call actions have no order: each call is made\nr.yaml:9: [0].actions[1].set.timeout: must be a duration, as in 30s, not a number (30)"},
+
+		{"backoff and deadline", "- name: a\n  repo: x\n  actions:\n  - call:\n      deadline: 0s\n      backoff: {first: 0s}\n      onFailure: stop\n  - call:\n      backoff:\n        first: 2m\n        most: 1m\n  - call: {backoff: {most: 61m}, deadline: }\n  - call: {backoff: {frist: 1s}}\n  - call: {backoff: 1s}",
+			"r.yaml:5: [0].actions[0].call.deadline: must be longer than nothing, as in 1h\n" +
+				"r.yaml:6: [0].actions[0].call.backoff.first: must be longer than nothing and at most an hour, as in 5s\n" +
+				"r.yaml:7: [0].actions[0].call.onFailure: can be hold, which keeps the image from being tried again until a person releases it; not \"stop\"\n" +
+				"r.yaml:10: [0].actions[1].call.backoff.first: must not be longer than most, 1m0s\n" +
+				"r.yaml:12: [0].actions[2].call.deadline: must be longer than nothing, as in 1h\n" +
+				"r.yaml:12: [0].actions[2].call.backoff.most: must be longer than nothing and at most an hour, as in 5s\n" +
+				"r.yaml:13: [0].actions[3].call.backoff: unknown key \"frist\"; known are first, most\n" +
+				"r.yaml:14: [0].actions[4].call.backoff: must be a mapping, not a string"},
 
 		{"template with a missing name", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      list: [a, '{{.Tagg}}']\n", "r.yaml:6: [0].actions[0].call: template: there is no .Tagg; " + knownNames},
 		{"missing name in a branch not taken", "- {name: a, repo: x, actions: [call: {to: '{{if eq .Tag \"never\"}}{{.Tagg}}{{end}}'}]}", "r.yaml:1: [0].actions[0].call: template: there is no .Tagg; " + knownNames},

@@ -10,9 +10,15 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// sample is an event that a rule could match, to try its templates with while
-// loading: what they make of it has to pass the checks of its actions.
+// sample is what a rule could match, to try its templates with while loading:
+// what they make of it has to pass the checks of its actions.
 func sample(r *rule) *variables {
+	e, groups := sampleEvent(r)
+	return newVariables(e, groups)
+}
+
+// sampleEvent is an event that a rule could match, with the groups of its tag.
+func sampleEvent(r *rule) (trigger.Event, map[string]string) {
 	e := trigger.Event{
 		Image:      trigger.Image{Registry: "registry.example.com", Repository: "shop/web", Tag: "v1.2.3", Digest: "sha256:" + strings.Repeat("0", 64)},
 		Actor:      "somebody",
@@ -37,7 +43,20 @@ func sample(r *rule) *variables {
 		}
 		delete(groups, "")
 	}
-	return newVariables(e, groups)
+	return e, groups
+}
+
+// sampleOutcome is how a run of a rule could stand, to try the templates of a
+// notification with that is on some words.
+func sampleOutcome(r *rule, on []string) *outcome {
+	e, _ := sampleEvent(r)
+	o := newOutcome(trigger.Run{
+		ID: 1, Event: e, Rule: r.name, State: trigger.Failed, Reason: "exit status 1", Target: "deployment prod/web", Kind: "kubernetes", Attempt: 1,
+	})
+	if len(on) > 0 {
+		o.State = on[0]
+	}
+	return o
 }
 
 var firstOfMany = regexp.MustCompile(`\{([^{},]*)[^{}]*\}`)

@@ -1,4 +1,5 @@
-// Package rules decides: which runs an event makes, and why it makes none.
+// Package rules decides: which runs an event makes, why it makes none, and who
+// is told how a run ended.
 // YAML becomes a Set in which everything is compiled and checked, so that a
 // decision later cannot fail on syntax. The package is pure: it does no I/O,
 // reads no clock, starts nothing and logs nothing.
@@ -12,11 +13,12 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// Set is all rules of a configuration. It does not change and may be used
-// from many goroutines.
+// Set is all rules of a configuration, and its notifications. Once loaded it
+// does not change and may be used from many goroutines.
 type Set struct {
-	rules []*rule
-	index index
+	rules   []*rule
+	index   index
+	notices []notice
 }
 
 // Verdict is what one rule says to one event.

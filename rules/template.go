@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -14,8 +16,8 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// variables are what a template may name.
-type variables struct {
+// pushed is what every template may name.
+type pushed struct {
 	Registry   string
 	Repository string
 	Tag        string
@@ -26,7 +28,24 @@ type variables struct {
 	Source     string
 	Action     string // push or delete
 	OccurredAt stamp
-	Match      map[string]string // the named groups of the rule's tag
+}
+
+// variables are what the templates of a rule may name.
+type variables struct {
+	pushed
+	Match map[string]string // the named groups of the rule's tag
+}
+
+// outcome is what the templates of a notification may name.
+type outcome struct {
+	pushed
+	Rule    string
+	State   string // as `on` has it
+	Reason  string
+	Target  string
+	Kind    string
+	Run     string // its id
+	Attempt int    // tries begun
 }
 
 // stamp is a time that prints as RFC 3339.
@@ -34,11 +53,22 @@ type stamp struct{ time.Time }
 
 func (s stamp) String() string { return s.UTC().Format(time.RFC3339) }
 
-func newVariables(e trigger.Event, groups map[string]string) *variables {
-	return &variables{
+func newPushed(e trigger.Event) pushed {
+	return pushed{
 		Registry: e.Registry, Repository: e.Repository, Tag: e.Tag, Digest: e.Digest,
 		Image: e.Image.String(), Pinned: e.Pinned(), Actor: e.Actor, Source: e.Source, Action: e.Action,
-		OccurredAt: stamp{e.Time()}, Match: groups,
+		OccurredAt: stamp{e.Time()},
+	}
+}
+
+func newVariables(e trigger.Event, groups map[string]string) *variables {
+	return &variables{pushed: newPushed(e), Match: groups}
+}
+
+func newOutcome(r trigger.Run) *outcome {
+	return &outcome{
+		pushed: newPushed(r.Event), Rule: r.Rule, State: noticeWord(r), Reason: r.Reason,
+		Target: r.Target, Kind: r.Kind, Run: strconv.FormatInt(r.ID, 10), Attempt: r.Attempt,
 	}
 }
 
@@ -60,8 +90,9 @@ type text struct {
 	template *template.Template // nil: the literal is all there is
 }
 
-// compileText compiles a string. vars is an example of what it may name.
-func compileText(s string, vars *variables) (text, error) {
+// compileText compiles a string. vars is an example of what it may name: in a
+// rule *variables, in a notification *outcome.
+func compileText(s string, vars any) (text, error) {
 	if !strings.Contains(s, "{{") {
 		return text{literal: s}, nil
 	}
@@ -75,16 +106,18 @@ func compileText(s string, vars *variables) (text, error) {
 	return text{template: t}, nil
 }
 
-func (t text) render(v *variables) (string, error) {
+func (t text) render(vars any) (string, error) {
 	if t.template == nil {
 		return t.literal, nil
 	}
 	var b strings.Builder
-	if err := t.template.Execute(&b, v); err != nil {
+	if err := t.template.Execute(&b, vars); err != nil {
 		return "", cleanTemplateError(err)
 	}
 	return b.String(), nil
 }
+
+var typeName = regexp.MustCompile(` in type \*?rules\.\w+`)
 
 // cleanTemplateError leaves out what only says that it is a template.
 func cleanTemplateError(err error) error {
@@ -94,7 +127,7 @@ func cleanTemplateError(err error) error {
 		msg = msg[i+2:]
 	}
 	msg = strings.TrimPrefix(msg, `executing "template" at `)
-	msg = strings.ReplaceAll(msg, " in type *rules.variables", "")
+	msg = typeName.ReplaceAllString(msg, "")
 	return fmt.Errorf("template: %s", msg)
 }
 
@@ -108,7 +141,7 @@ type document struct {
 }
 
 // compileDocument makes a document; what is wrong in it goes to fault.
-func compileDocument(y *yaml.Node, vars *variables, fault func(*yaml.Node, error)) document {
+func compileDocument(y *yaml.Node, vars any, fault func(*yaml.Node, error)) document {
 	c := &documentCompiler{vars: vars, fault: fault}
 	c.value(y)
 	c.doc.fixed = append(c.doc.fixed, c.open.Bytes())
@@ -118,7 +151,7 @@ func compileDocument(y *yaml.Node, vars *variables, fault func(*yaml.Node, error
 type documentCompiler struct {
 	doc   document
 	open  bytes.Buffer
-	vars  *variables
+	vars  any
 	fault func(*yaml.Node, error)
 }
 
@@ -203,14 +236,14 @@ func quoted(s string) []byte {
 func (d document) templated() bool { return len(d.holes) > 0 }
 
 // render writes the document with all templates filled in.
-func (d document) render(v *variables) (json.RawMessage, error) {
+func (d document) render(vars any) (json.RawMessage, error) {
 	if !d.templated() {
 		return d.fixed[0], nil
 	}
 	var b bytes.Buffer
 	for i, hole := range d.holes {
 		b.Write(d.fixed[i])
-		s, err := hole.render(v)
+		s, err := hole.render(vars)
 		if err != nil {
 			return nil, err
 		}
@@ -222,20 +255,20 @@ func (d document) render(v *variables) (json.RawMessage, error) {
 
 // rendered is a copy of a YAML value with all templates filled in. It keeps
 // the lines, so that faults are found where they were written.
-func rendered(y *yaml.Node, v *variables, fault func(*yaml.Node, error)) *yaml.Node {
+func rendered(y *yaml.Node, vars any, fault func(*yaml.Node, error)) *yaml.Node {
 	c := *y
 	c.Content = make([]*yaml.Node, len(y.Content))
 	for i, child := range y.Content {
-		c.Content[i] = rendered(child, v, fault)
+		c.Content[i] = rendered(child, vars, fault)
 	}
 	if y.Kind != yaml.ScalarNode {
 		return &c
 	}
-	t, err := compileText(y.Value, v)
+	t, err := compileText(y.Value, vars)
 	if err != nil || t.template == nil {
 		return &c // a bad template has been reported by compileDocument
 	}
-	if c.Value, err = t.render(v); err != nil {
+	if c.Value, err = t.render(vars); err != nil {
 		fault(y, err)
 	}
 	c.Tag, c.Style = "!!str", yaml.DoubleQuotedStyle

@@ -146,7 +146,7 @@ func TestValuesStayAsTheyAreWritten(t *testing.T) {
 // seen, and is in nobody's way.
 func TestTemplateThatFailsForThisEvent(t *testing.T) {
 	for _, tt := range []struct{ conditions, action, ref, reason string }{
-		{"tag: '(?P<version>.*)'\nuntagged: true", "set: {to: '{{.Match.version}}'}", "shop/web@" + digest, `template: <.Match.version>: map has no entry for key "version"`},
+		{"tag: '(?P<version>.*)'\nuntagged: true", "set: {to: '{{.Match.version}}', onFailure: hold}", "shop/web@" + digest, `template: <.Match.version>: map has no entry for key "version"`},
 		{"", "call: {to: x, list: ['{{slice .Tag 0 4}}']}", "shop/web:v1", "template: <slice .Tag 0 4>: error calling slice: index out of range: 4"},
 		{"", "call: {to: x, lane: '{{slice .Tag 0 4}}'}", "shop/web:v1", "template: <slice .Tag 0 4>: error calling slice: index out of range: 4"},
 		{"tag: '(?P<env>[a-z0-9]+)'", "set: {to: x, name: '{{.Match.env}}'}", "shop/web:9", `name: "9" is not a name`},
@@ -155,7 +155,7 @@ func TestTemplateThatFailsForThisEvent(t *testing.T) {
 		if run.State != trigger.Failed || run.Reason != tt.reason || !run.FinishedAt.Equal(now) {
 			t.Errorf("%s: %s at %s: %s, want %s", tt.action, run.State, run.FinishedAt, run.Reason, tt.reason)
 		}
-		if run.Lane != "rule/r/0" || string(run.Spec) != "null" || run.Ordered || run.Target == "" {
+		if run.Lane != "rule/r/0" || string(run.Spec) != "null" || run.Ordered || run.HoldFailed || run.Target == "" {
 			t.Errorf("%s: lane %s, specification %s, ordered %t, target %q", tt.action, run.Lane, run.Spec, run.Ordered, run.Target)
 		}
 	}

@@ -115,6 +115,9 @@ func ParseImage(ref string) (Image, error) {
 	return img, nil
 }
 
+// IsDigest reports whether s is a digest, as sha256:… or sha512:….
+func IsDigest(s string) bool { return digestGrammar.MatchString(s) }
+
 // IsRegistry reports whether the first segment of a name is a registry host
 // rather than a part of the repository.
 func IsRegistry(segment string) bool {

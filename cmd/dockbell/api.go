@@ -10,9 +10,12 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/dockbell/dockbell/trigger/server"
 )
 
 // apiClient asks a running dockbell.
@@ -36,7 +39,7 @@ func (c *apiClient) get(ctx context.Context, path string, query url.Values, into
 	return c.call(ctx, http.MethodGet, path, query, nil, into)
 }
 
-// post sends something with the token that allows changes.
+// post asks for a change.
 func (c *apiClient) post(ctx context.Context, path string, body, into any) error {
 	return c.call(ctx, http.MethodPost, path, nil, body, into)
 }
@@ -61,7 +64,7 @@ func (c *apiClient) call(ctx context.Context, method, path string, query url.Val
 	if err != nil {
 		return err
 	}
-	if token := os.Getenv("DOCKBELL_TOKEN"); token != "" && body != nil {
+	if token := os.Getenv("DOCKBELL_TOKEN"); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 	resp, err := (&http.Client{Timeout: apiTimeout}).Do(req)
@@ -69,7 +72,7 @@ func (c *apiClient) call(ctx context.Context, method, path string, query url.Val
 		return fmt.Errorf("no dockbell answers at %s: %w; is it running, and is this its server.admin address?", c.server, errors.Unwrap(err))
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
+	if resp.StatusCode/100 != 2 {
 		var answer struct {
 			Error string `json:"error"`
 		}
@@ -79,6 +82,39 @@ func (c *apiClient) call(ctx context.Context, method, path string, query url.Val
 		return errors.New(answer.Error)
 	}
 	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// byFlag adds --by to a command that changes something.
+func byFlag(cmd *cobra.Command, by *string) {
+	cmd.Flags().StringVar(by, "by", "", "`name` for the record, where DOCKBELL_TOKEN is nobody's own; $USER when left out")
+}
+
+// whoever gives the name to send with a change: the one that --by says, none
+// where the token is somebody's own, else that of the user of this machine.
+func (c *apiClient) whoever(ctx context.Context, by string) (string, error) {
+	if by != "" {
+		return by, nil
+	}
+	var me server.Caller
+	if err := c.get(ctx, "/api/v1/me", nil, &me); err != nil {
+		return "", err
+	}
+	if me.Name != "" {
+		return "", nil
+	}
+	return os.Getenv("USER"), nil
+}
+
+// needsToken is what the help of each command that changes something says.
+const needsToken = `DOCKBELL_TOKEN must be set to the running dockbell's server.token, or to that
+of one of its server.people.`
+
+// checkID refuses what is not the id of a run, a hold or an event.
+func checkID(what, id string) error {
+	if _, err := strconv.ParseUint(id, 10, 63); err != nil {
+		return fmt.Errorf("%q is not the id of %s, which is a number", id, what)
+	}
+	return nil
 }
 
 // outputFlag adds -o.

@@ -84,20 +84,31 @@ func TestVersion(t *testing.T) {
 
 func TestWrongCommandLines(t *testing.T) {
 	for line, want := range map[string]string{
-		"sreve":                        `unknown command "sreve" for "dockbell"`,
-		"version now":                  `unknown command "now" for "dockbell version"`,
-		"check":                        "accepts 1 arg(s), received 0",
-		"explain --config x y":         `required flag(s) "source" not set`,
-		"runs --colour":                "unknown flag: --colour",
-		"runs -o yaml":                 `--output "yaml": must be table or json`,
-		"runs show 1 -o yaml":          `--output "yaml": must be table or json`,
-		"events -o yaml":               `--output "yaml": must be table or json`,
-		"explain -s hub -o yaml y":     `--output "yaml": must be table or json`,
-		"runs --server 127.0.0.1":      `--server "127.0.0.1": must be a URL, as in http://127.0.0.1:8081`,
-		"serve --log-format xml":       `--log-format "xml": must be text or json`,
-		"serve --log-level loud":       `--log-level "loud": must be debug, info, warn or error`,
-		"serve --config /nowhere/x":    "open /nowhere/x: no such file or directory",
-		"explain -s hub -c /nowhere y": "open /nowhere: no such file or directory",
+		"sreve":                            `unknown command "sreve" for "dockbell"`,
+		"version now":                      `unknown command "now" for "dockbell version"`,
+		"check":                            "accepts 1 arg(s), received 0",
+		"explain --config x y":             `required flag(s) "source" not set`,
+		"runs --colour":                    "unknown flag: --colour",
+		"runs -o yaml":                     `--output "yaml": must be table or json`,
+		"runs show 1 -o yaml":              `--output "yaml": must be table or json`,
+		"events -o yaml":                   `--output "yaml": must be table or json`,
+		"holds -o yaml":                    `--output "yaml": must be table or json`,
+		"hold --lane a":                    `required flag(s) "reason" not set`,
+		"hold --reason x":                  "at least one of the flags in the group [digest lane run] is required",
+		"hold --reason x --lane a --run 1": "[lane run] were all set",
+		"hold --reason x --run y":          `"y" is not the id of a run`,
+		"release x":                        `"x" is not the id of a hold`,
+		"runs reject 1":                    `required flag(s) "reason" not set`,
+		"runs approve x":                   `"x" is not the id of a run`,
+		"replay 12":                        `"12" is neither delivery/ID nor event/ID`,
+		"replay run/12":                    `"run/12" is neither delivery/ID nor event/ID`,
+		"replay event/../12":               `"event/../12" is neither`,
+		"explain -s hub -o yaml y":         `--output "yaml": must be table or json`,
+		"runs --server 127.0.0.1":          `--server "127.0.0.1": must be a URL, as in http://127.0.0.1:8081`,
+		"serve --log-format xml":           `--log-format "xml": must be text or json`,
+		"serve --log-level loud":           `--log-level "loud": must be debug, info, warn or error`,
+		"serve --config /nowhere/x":        "open /nowhere/x: no such file or directory",
+		"explain -s hub -c /nowhere y":     "open /nowhere: no such file or directory",
 	} {
 		out, errs, ok := dockbell(t, "", strings.Fields(line)...)
 		if ok || out != "" || !strings.Contains(errs, want) || !strings.HasPrefix(errs, "dockbell: ") {
@@ -296,7 +307,7 @@ func compact(t *testing.T, spec json.RawMessage) string {
 }
 
 func TestRunsAndEvents(t *testing.T) {
-	receiver := newReceiver(t, map[string][]any{"POST /broken": {500}})
+	receiver := newReceiver(t, map[string][]any{"POST /broken": {404}})
 	d := startDaemon(t, strings.ReplaceAll(`sources: {hub: {type: dockerhub, auth: none}}
 rules:
 - {name: web, repo: shop/web, actions: [http: {url: "http://RECEIVER/web"}, command: {argv: [printf, "first\nlast"]}]}
@@ -329,12 +340,16 @@ rules:
 		{"runs --event 1 --limit 1", `^RUN .*\n2 .*\n$`},
 		{"runs --limit 1 -o json", `^\{\n  "runs": \[\n    \{\n      "id": "3",(?s:.*)"next": "3"\n\}\n$`},
 		{"runs show 1", `^Run         1 of event 1\nState       succeeded\nImage       docker.io/shop/web:v1\nPushed      .*, seen by source hub\nRule        web, action 0: http\nTarget      POST http://\S+/web\n` +
-			`Lane        rule/web/0 \(queue\)\nAccepted    .*\nEnded       .* after it was accepted\nParameters  \{"url":"http://\S+/web"\}\n\nTry 1, .*: succeeded\n  POST http://\S+/web answered 200 OK\n$`},
-		{"runs show 2", `(?s)^Run .*\nTry 1, [^\n]*: succeeded\n  first\n  last\n$`},
-		{"runs show 3", `(?s)^Run .*\nState       failed\nReason      POST .*\nTry 1, [^\n]*: failed: POST .*\n$`},
+			`Lane        rule/web/0 \(queue\)\nEnded       .* after it was accepted\nParameters  \{"url":"http://\S+/web"\}\n\n` +
+			`\S+ \S+ \S+  received from source hub: push of docker.io/shop/web:v1 by crane\n.*  accepted by rule web, action 0: http POST http://\S+/web\n(?s:.*)  try 1 took \S+: succeeded\n    POST http://\S+/web answered 200 OK\n$`},
+		{"runs show 2", `(?s)^Run .*  try 1 took [^\n]*: succeeded\n    first\n    last\n$`},
+		{"runs show 3", `(?s)^Run .*\nState       failed\nReason      POST .*  try 1 took [^\n]*: failed: POST [^\n]*\n.*$`},
 		{"runs show 1 -o json", `^\{\n  "id": "1",(?s:.*)"log": "POST http:`},
 		{"events", `^EVENT  SOURCE  ACTION  IMAGE  .*\n3      hub     push    docker.io/other/web:v1 .* no rule is for the repository docker.io/other/web\n2 .*\n1      hub     push    docker.io/shop/web:v1 +\d+s +1 2 *\n$`},
 		{"events --repo shop/api", `^EVENT .*\n2 .*\n$`},
+		{"events show 1", `^Event     1 of delivery 1\nImage     docker.io/shop/web:v1\nAction    push\nActor     crane\nSource    hub\nReceived  .*\n\nRUN .*\n2 .*\n1 .*\n\nDelivery 1, without what is secret in its headers:\n(?s:.*)  Content-Type: application/json\n(?s:.*)\n  \{"push_data":\{"pusher":"crane",.*\}\n$`},
+		{"events show 3", `(?s)^Event .*\nReason    no rule is for the repository docker.io/other/web\n\nDelivery 3, .*$`},
+		{"events show 2 -o json", `(?s)^\{\n  "id": "2",.*"delivery": \{\n    "id": "2",.*"runs": \[\n    \{\n      "id": "3",.*$`},
 		{"events --limit 1 -o json", `^\{\n  "events": \[\n    \{\n      "id": "3",(?s:.*)"next": "3"\n\}\n$`},
 	}
 	for _, tt := range tests {
@@ -347,7 +362,9 @@ rules:
 		"runs show 99":        "dockbell: there is no run 99\n",
 		"runs show x":         "dockbell: \"x\" is not the id of a run, which is a number\n",
 		"runs show ../events": "dockbell: \"../events\" is not the id of a run, which is a number\n",
-		"runs --state fialed": "dockbell: state must be waiting, running, succeeded, failed, superseded, skipped or unknown, not \"fialed\"\n",
+		"runs --state fialed": "dockbell: state must be one of waiting, running, succeeded, failed, superseded, skipped, rejected, expired, rolled-back, unknown, not \"fialed\"\n",
+		"events show 99":      "dockbell: there is no event 99, or it is not kept any more\n",
+		"events show x":       "dockbell: \"x\" is not the id of an event, which is a number\n",
 		"runs --limit 0":      "dockbell: limit must be a number from 1 to 1000, not \"0\"\n",
 		"events --limit 5000": "dockbell: limit must be a number from 1 to 1000, not \"5000\"\n",
 	} {

@@ -5,13 +5,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
+	"net/url"
 	"os"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"gopkg.in/yaml.v3"
 
@@ -20,27 +23,30 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/registry"
 	"github.com/dockbell/dockbell/trigger/secret"
+	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
 
-// configFile is the configuration as it is written. Sources and rules are
-// read by their own packages.
+// configFile is the configuration as it is written. Sources, rules and
+// notifications are read by their own packages.
 type configFile struct {
 	Server struct {
-		Listen         string     `yaml:"listen"`
-		Admin          string     `yaml:"admin"`
-		MaxBody        int64      `yaml:"maxBody"`
-		TLS            *tlsConfig `yaml:"tls"`
-		TrustedProxies []string   `yaml:"trustedProxies"`
-		Token          secret.Ref `yaml:"token"`
+		Listen         string                  `yaml:"listen"`
+		Admin          string                  `yaml:"admin"`
+		MaxBody        int64                   `yaml:"maxBody"`
+		TLS            *tlsConfig              `yaml:"tls"`
+		TrustedProxies []string                `yaml:"trustedProxies"`
+		Token          secret.Ref              `yaml:"token"`
+		People         map[string]personConfig `yaml:"people"`
 	} `yaml:"server"`
-	Store      string                     `yaml:"store"`
+	Where      yaml.Node                  `yaml:"store"`
 	Keep       keepConfig                 `yaml:"keep"`
 	Clusters   map[string]k8s.ClusterSpec `yaml:"clusters"`
 	Registries yaml.Node                  `yaml:"registries"`
 	Sources    map[string]yaml.Node       `yaml:"sources"`
 	Rules      yaml.Node                  `yaml:"rules"`
+	Notify     yaml.Node                  `yaml:"notify"`
 }
 
 // tlsConfig names the files, in PEM form, that make the hooks speak TLS.
@@ -49,9 +55,16 @@ type tlsConfig struct {
 	Key  string `yaml:"key"`
 }
 
+// personConfig is somebody who may change something by the API.
+type personConfig struct {
+	Token secret.Ref `yaml:"token"`
+	Role  string     `yaml:"role"`
+}
+
 // config is a configuration that has been found good as a whole.
 type config struct {
 	configFile
+	Store      string // its location, which may hold a password: print shownStore
 	registries *registry.Registries
 	sources    map[string]*source.Source
 	pollers    []*source.Poller
@@ -83,13 +96,13 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		return nil, root.Err()
 	}
 	c := &config{sources: map[string]*source.Source{}}
-	c.Server.Listen, c.Server.Admin, c.Store = ":8080", "127.0.0.1:8081", "sqlite:dockbell.db"
+	c.Server.Listen, c.Server.Admin = ":8080", "127.0.0.1:8081"
 	c.Keep = defaultKeep
 	root.Decode(&c.configFile) // what is wrong is in root; the rest is checked all the same
 	checkServer(root.Key("server"), c.configFile)
 	c.proxies = networks(root.Key("server").Key("trustedProxies"), c.Server.TrustedProxies)
-	if path, ok := strings.CutPrefix(c.Store, "sqlite:"); !ok || path == "" {
-		root.Key("store").Faultf("%q must be sqlite:PATH", c.Store)
+	if c.Store = "sqlite:dockbell.db"; root.Has("store") {
+		c.Store = loadStore(root.Key("store"))
 	}
 	if c.registries = registry.New(); root.Has("registries") {
 		c.registries = registry.Load(root.Key("registries"))
@@ -109,10 +122,14 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		}
 		c.loadSource(name, at, out)
 	}
+	table := kinds(c.Clusters, out.Aliases)
 	if !root.Has("rules") {
 		root.Faultf("rules are missing: without a rule nothing happens")
 	} else {
-		c.rules = rules.Load(root.Key("rules"), kinds(c.Clusters, out.Aliases), slices.Sorted(slices.Values(names)), out.Aliases, decodeSpec)
+		c.rules = rules.Load(root.Key("rules"), table, slices.Sorted(slices.Values(names)), out.Aliases, decodeSpec)
+	}
+	if c.rules != nil && root.Has("notify") {
+		c.rules.LoadNotices(root.Key("notify"), table, decodeSpec)
 	}
 	for name, s := range c.sources {
 		if s.NeedsCertificate() && c.Server.TLS == nil {
@@ -163,12 +180,110 @@ func checkServer(n strictyaml.Node, c configFile) {
 	if s.TLS != nil && (s.TLS.Cert == "" || s.TLS.Key == "") {
 		n.Key("tls").Faultf("needs cert and key, two files")
 	}
-	if _, err := s.Token.Read(); err != nil && !s.Token.IsZero() {
-		n.Key("token").Fault(err)
-	}
+	checkPeople(n, c)
 	if s.MaxBody < 0 {
 		n.Key("maxBody").Faultf("must be a number of bytes")
 	}
+}
+
+// checkPeople looks at the tokens of the API: each can be read and is of one
+// person, or of all of them.
+func checkPeople(n strictyaml.Node, c configFile) {
+	owners := map[string]string{}
+	check := func(at strictyaml.Node, owner string, ref secret.Ref) {
+		if ref.IsZero() && at.Has("token") {
+			return // it could not be decoded
+		}
+		token, err := ref.Read()
+		if err != nil {
+			at.Key("token").Fault(err)
+		} else if other, ok := owners[token]; ok {
+			at.Key("token").Faultf("is the same as that of %s: nobody could tell who sends it", other)
+		} else {
+			owners[token] = owner
+		}
+	}
+	if !c.Server.Token.IsZero() {
+		check(n, "server.token", c.Server.Token)
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.Server.People)) {
+		at, p := n.Key("people").Key(name), c.Server.People[name]
+		if !isPersonName(name) {
+			n.Key("people").With(at.YAML()).Faultf("%q cannot be the name of a person: one line of at most %d bytes that can be seen, without spaces at its ends", name, mostPersonName)
+		}
+		switch server.Role(p.Role) {
+		case server.Approver, server.Admin:
+		default:
+			at.Key("role").Faultf("must be approver (may approve, reject, hold and release) or admin (everything), not %q", p.Role)
+		}
+		check(at, name, p.Token)
+	}
+}
+
+// mostPersonName is also what the API takes of a name.
+const mostPersonName = 100
+
+// isPersonName reports whether a name looks the same to everybody: it stands
+// in the history, and in rules that say who may approve.
+func isPersonName(s string) bool {
+	hidden := func(r rune) bool { return !unicode.IsGraphic(r) }
+	return s != "" && len(s) <= mostPersonName && s == strings.Join(strings.Fields(s), " ") && !strings.ContainsFunc(s, hidden)
+}
+
+// people are those who have tokens of their own in the API.
+func (c *config) people() map[string]server.Person {
+	people := map[string]server.Person{}
+	for name, p := range c.Server.People {
+		people[name] = server.Person{Token: p.Token.Read, Role: server.Role(p.Role)}
+	}
+	return people
+}
+
+// loadStore reads where the store is: a location, or the secret that holds
+// one. Faults do not show it, since passwords stand in such URLs.
+func loadStore(n strictyaml.Node) (location string) {
+	if n.YAML().Kind == yaml.MappingNode {
+		var s struct {
+			URL secret.Ref `yaml:"url"`
+		}
+		if !n.Decode(&s) {
+			return ""
+		}
+		var err error
+		if location, err = s.URL.Read(); err != nil {
+			n.Key("url").Fault(err)
+			return ""
+		}
+	} else if !n.Decode(&location) {
+		return ""
+	}
+	scheme, rest, _ := strings.Cut(location, ":")
+	switch {
+	case scheme == "sqlite" && rest != "":
+	case (scheme == "postgres" || scheme == "postgresql") && strings.HasPrefix(rest, "//"):
+		if _, err := url.Parse(location); err != nil {
+			n.Faultf("cannot be read as a URL; in a user name or password write %%3A for a colon, %%2F for a slash, %%40 for an @")
+		}
+	default:
+		n.Faultf("must be sqlite:PATH, or postgres://USER@HOST/DATABASE for several replicas")
+	}
+	return location
+}
+
+// shownStore is the location of the store for people: without passwords.
+func (c *config) shownStore() string {
+	u, err := url.Parse(c.Store)
+	if err != nil || strings.HasPrefix(c.Store, "sqlite:") {
+		return c.Store // a path; what else is no URL was refused
+	}
+	settings := u.Query()
+	for _, key := range []string{"password", "sslpassword"} {
+		if settings.Has(key) {
+			settings.Set(key, "xxxxx")
+		}
+	}
+	u.RawQuery = settings.Encode()
+	return u.Redacted()
 }
 
 // networks reads a list of addresses and networks.

@@ -42,7 +42,7 @@ func dbCommand() *cobra.Command {
 				if err := store.Backup(cmd.Context(), conf.Store, args[0]); err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is copied to %s\n", conf.Store, args[0])
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is copied to %s\n", conf.shownStore(), args[0])
 				return err
 			},
 		},
@@ -66,7 +66,7 @@ func dbCommand() *cobra.Command {
 				if len(problems) > 0 {
 					return errSilent
 				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", conf.Store)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is good\n", conf.shownStore())
 				return err
 			},
 		},

@@ -10,7 +10,8 @@ import (
 func TestCancelAndRetry(t *testing.T) {
 	t.Setenv("API_TOKEN", "hunter2")
 	t.Setenv("DOCKBELL_TOKEN", "hunter2")
-	receiver := newReceiver(t, map[string][]any{"POST /fails": {500, 200}})
+	t.Setenv("USER", "")
+	receiver := newReceiver(t, map[string][]any{"POST /fails": {404, 200}})
 	d := startDaemon(t, strings.ReplaceAll(`
 sources: {hub: {type: dockerhub, auth: none}}
 rules:
@@ -31,6 +32,7 @@ rules:
 		{"retry x --by anna", `"x" is not the id of a run`, false},
 		{"cancel 1 --by ", `say who you are: {"by": "NAME"}`, false},
 		{"cancel 1 --by anna", "run 1 is skipped: cancelled by anna\n", true},
+		{"reject 1 --reason late", `say who you are: {"by": "NAME"}`, false},
 		{"retry 2 --by anna", "run 2 is ", true},
 	} {
 		out, errs, ok := dockbell(t, "", append([]string{"runs", "--server", d.admin}, strings.Split(tt.line, " ")...)...)

@@ -38,6 +38,9 @@ job, calls a URL, runs a command.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), runsCommand(), eventsCommand(), versionCommand())
+	root.AddCommand(
+		serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), versionCommand(),
+		runsCommand(), eventsCommand(), replayCommand(), holdCommand(), holdsCommand(), releaseCommand(),
+	)
 	return root
 }

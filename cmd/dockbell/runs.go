@@ -1,10 +1,10 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -47,13 +47,16 @@ func runsCommand() *cobra.Command {
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&state, "state", "", "only runs in this `state`: waiting, running, succeeded, failed, superseded, skipped, unknown")
+	f.StringVar(&state, "state", "", "only runs in this `state`: waiting, running, succeeded, failed, superseded, skipped, rejected, expired, rolled-back, unknown")
 	f.StringVar(&rule, "rule", "", "only runs of this `rule`")
 	f.StringVar(&repo, "repo", "", "only runs for this `repository`, without its registry")
 	f.StringVar(&event, "event", "", "only runs of this event `id`")
 	f.IntVar(&limit, "limit", 20, "how many")
 	c.flags(cmd)
-	cmd.AddCommand(showRunCommand(&c), interveneCommand(&c, "cancel", "End a run that waits"), interveneCommand(&c, "retry", "Try a run again that has failed"))
+	cmd.AddCommand(
+		showRunCommand(&c), approveCommand(&c), rejectCommand(&c),
+		interveneCommand(&c, "cancel", "End a run that waits"), interveneCommand(&c, "retry", "Try a run again that has failed"),
+	)
 	return cmd
 }
 
@@ -64,51 +67,147 @@ func showRunCommand(c *apiClient) *cobra.Command {
 		Example: `  dockbell runs show 42`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := strconv.ParseUint(args[0], 10, 63); err != nil {
-				return fmt.Errorf("%q is not the id of a run, which is a number", args[0])
-			}
-			var run server.RunView
-			if err := c.get(cmd.Context(), "/api/v1/runs/"+args[0], nil, &run); err != nil {
+			run, err := c.run(cmd.Context(), args[0])
+			if err != nil {
 				return err
 			}
 			if c.output == "json" {
 				return printJSON(cmd.OutOrStdout(), run)
-			}
-			if run.Push == nil {
-				return fmt.Errorf("%s does not answer as a dockbell of this version does", c.server)
 			}
 			return printRun(cmd.OutOrStdout(), run)
 		},
 	}
 }
 
+// run asks for one run.
+func (c *apiClient) run(ctx context.Context, id string) (run server.RunView, err error) {
+	if err := checkID("a run", id); err != nil {
+		return run, err
+	}
+	if err := c.get(ctx, "/api/v1/runs/"+id, nil, &run); err != nil {
+		return run, err
+	}
+	if run.Push == nil {
+		return run, fmt.Errorf("%s does not answer as a dockbell of this version does", c.server)
+	}
+	return run, nil
+}
+
 // interveneCommand changes something about a run.
 func interveneCommand(c *apiClient, what, short string) *cobra.Command {
 	var by string
 	cmd := &cobra.Command{
-		Use:   what + " ID",
-		Short: short,
-		Long: short + `. The running dockbell must have a server.token, and DOCKBELL_TOKEN
-must be set to it here.`,
+		Use:     what + " ID",
+		Short:   short,
+		Long:    short + ".\n\n" + needsToken,
 		Example: `  dockbell runs ` + what + ` 42`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if _, err := strconv.ParseUint(args[0], 10, 63); err != nil {
-				return fmt.Errorf("%q is not the id of a run, which is a number", args[0])
-			}
-			var run server.RunView
-			if err := c.post(cmd.Context(), "/api/v1/runs/"+args[0]+"/"+what, map[string]string{"by": by}, &run); err != nil {
-				return err
-			}
-			if c.output == "json" {
-				return printJSON(cmd.OutOrStdout(), run)
-			}
-			_, err := fmt.Fprintf(cmd.OutOrStdout(), "run %s is %s: %s\n", args[0], run.State, run.Reason)
-			return err
+			return c.change(cmd, args[0], what, by, map[string]string{})
 		},
 	}
-	cmd.Flags().StringVar(&by, "by", os.Getenv("USER"), "who you are, for the record")
+	byFlag(cmd, &by)
 	return cmd
+}
+
+func approveCommand(c *apiClient) *cobra.Command {
+	var by string
+	cmd := &cobra.Command{
+		Use:   "approve ID",
+		Short: "Say yes to a run that waits for it",
+		Long: `Say yes to a run that waits for it. What is approved is shown, and is exactly
+what is done: should the run be of another content by then, it is refused.
+
+` + needsToken,
+		Example: `  dockbell runs approve 42
+  dockbell runs approve 42 --by anna`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run, err := c.run(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			if c.output != "json" {
+				if err := printApproved(cmd.OutOrStdout(), run); err != nil {
+					return err
+				}
+			}
+			return c.change(cmd, args[0], "approve", by, map[string]string{"digest": run.Push.Digest})
+		},
+	}
+	byFlag(cmd, &by)
+	return cmd
+}
+
+func rejectCommand(c *apiClient) *cobra.Command {
+	var by, reason string
+	cmd := &cobra.Command{
+		Use:   "reject ID --reason TEXT",
+		Short: "Say no to a run that waits for approval",
+		Long: `Say no to a run that waits for approval. It ends, whoever else approves it.
+
+` + needsToken,
+		Example: `  dockbell runs reject 42 --reason "not before the migration is done"`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			run, err := c.run(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return c.change(cmd, args[0], "reject", by, map[string]string{"digest": run.Push.Digest, "reason": reason})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, as a `text` for the record")
+	byFlag(cmd, &by)
+	// Only a name that is no flag is refused here.
+	_ = cmd.MarkFlagRequired("reason")
+	return cmd
+}
+
+// change asks for something to be done about a run and prints how it stands
+// then.
+func (c *apiClient) change(cmd *cobra.Command, id, what, by string, body map[string]string) (err error) {
+	if err := checkID("a run", id); err != nil {
+		return err
+	}
+	if body["by"], err = c.whoever(cmd.Context(), by); err != nil {
+		return err
+	}
+	var run server.RunView
+	if err := c.post(cmd.Context(), "/api/v1/runs/"+id+"/"+what, body, &run); err != nil {
+		return err
+	}
+	if c.output == "json" {
+		return printJSON(cmd.OutOrStdout(), run)
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "run %s is %s", id, run.State)
+	if run.Reason != "" {
+		fmt.Fprintf(cmd.OutOrStdout(), ": %s", run.Reason)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout())
+	return err
+}
+
+// printApproved shows what is approved.
+func printApproved(w io.Writer, r server.RunView) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "Image\t%s\n", r.Push.Pinned())
+	fmt.Fprintf(t, "Target\t%s\n", r.Target)
+	fmt.Fprintf(t, "Rule\t%s, action %d: %s\n", r.Rule, r.Index, r.Kind)
+	fmt.Fprintf(t, "Approvals\t%s\n", approvals(r.Run))
+	return t.Flush()
+}
+
+// approvals says how many have approved a run, of whom, and until when.
+func approvals(r trigger.Run) string {
+	text := fmt.Sprintf("%d of %d", r.Approved, r.Approvals)
+	if len(r.Approvers) > 0 {
+		text += ", by " + strings.Join(r.Approvers, ", ")
+	}
+	if r.Awaits() && !r.ApproveBy.IsZero() {
+		text += ", until " + clock(r.ApproveBy)
+	}
+	return text
 }
 
 func printRuns(w io.Writer, page server.RunPage) error {
@@ -136,9 +235,17 @@ func printRun(w io.Writer, r server.RunView) error {
 	fmt.Fprintf(t, "Rule\t%s, action %d: %s\n", r.Rule, r.Index, r.Kind)
 	fmt.Fprintf(t, "Target\t%s\n", r.Target)
 	fmt.Fprintf(t, "Lane\t%s (%s)\n", r.Lane, r.Mode)
-	fmt.Fprintf(t, "Accepted\t%s\n", clock(r.CreatedAt))
+	if r.Approvals > 0 {
+		fmt.Fprintf(t, "Approvals\t%s\n", approvals(r.Run))
+	}
+	if r.Deadline != "" {
+		fmt.Fprintf(t, "Deadline\t%s after its first try\n", r.Deadline)
+	}
+	for _, h := range r.Holds {
+		fmt.Fprintf(t, "Held\tby %s: %s; `dockbell release %d` ends it\n", h.By, h.Reason, h.ID)
+	}
 	if !r.State.Ended() && r.NotBefore.After(time.Now()) {
-		fmt.Fprintf(t, "Next try\t%s\n", clock(r.NotBefore))
+		fmt.Fprintf(t, "Not before\t%s\n", clock(r.NotBefore))
 	}
 	if !r.FinishedAt.IsZero() {
 		fmt.Fprintf(t, "Ended\t%s, %s after it was accepted\n", clock(r.FinishedAt), r.FinishedAt.Sub(r.CreatedAt).Round(time.Millisecond))
@@ -147,69 +254,23 @@ func printRun(w io.Writer, r server.RunView) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	for _, a := range r.Tries {
-		fmt.Fprintf(w, "\nTry %d, %s, took %s: %s", a.N, clock(a.StartedAt), a.FinishedAt.Sub(a.StartedAt).Round(time.Millisecond), outcome(a.State))
-		if a.Reason != "" {
-			fmt.Fprintf(w, ": %s", a.Reason)
-		}
-		fmt.Fprintln(w)
-		for line := range strings.Lines(a.Log) {
-			fmt.Fprintln(w, " ", strings.TrimSuffix(line, "\n"))
+	fmt.Fprintln(w)
+	for _, c := range r.Story {
+		fmt.Fprintf(w, "%s  %s\n", clock(c.At), strings.ReplaceAll(c.Text, "\n", "\n    "))
+		for _, a := range r.Tries {
+			if a.N == c.Try {
+				printLog(w, a.Log)
+			}
 		}
 	}
 	return nil
 }
 
-// outcome is how a try ended: a run that waits again has failed to get there.
-func outcome(s trigger.State) string {
-	if s == trigger.Waiting {
-		return "failed, to be tried again"
+// printLog prints what an action wrote, below the try that it belongs to.
+func printLog(w io.Writer, log string) {
+	for line := range strings.Lines(log) {
+		fmt.Fprintln(w, "   ", strings.TrimSuffix(line, "\n"))
 	}
-	return string(s)
-}
-
-func eventsCommand() *cobra.Command {
-	var c apiClient
-	var repo string
-	var limit int
-	cmd := &cobra.Command{
-		Use:   "events",
-		Short: "List events, newest first, and why they started nothing",
-		Example: `  dockbell events
-  dockbell events --repo shop/web --limit 100 -o json`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			query := url.Values{"limit": {strconv.Itoa(limit)}}
-			if repo != "" {
-				query.Set("repo", repo)
-			}
-			var page server.EventPage
-			if err := c.get(cmd.Context(), "/api/v1/events", query, &page); err != nil {
-				return err
-			}
-			if c.output == "json" {
-				return printJSON(cmd.OutOrStdout(), page)
-			}
-			return printEvents(cmd.OutOrStdout(), page)
-		},
-	}
-	cmd.Flags().StringVar(&repo, "repo", "", "only events of this `repository`, without its registry")
-	cmd.Flags().IntVar(&limit, "limit", 20, "how many")
-	c.flags(cmd)
-	return cmd
-}
-
-func printEvents(w io.Writer, page server.EventPage) error {
-	if len(page.Events) == 0 {
-		_, err := fmt.Fprintln(w, "No events. Does the registry's notification reach the hooks address, and is it answered 2xx?")
-		return err
-	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "EVENT\tSOURCE\tACTION\tIMAGE\tAGE\tRUNS\tREASON")
-	for _, e := range page.Events {
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%s\n", e.EventRecord.ID, e.Source, e.Action, e.Image.String(), age(e.ReceivedAt), strings.Join(e.Runs, " "), clip(e.Reason))
-	}
-	return t.Flush()
 }
 
 // age is how long ago something was, for a table.

@@ -124,7 +124,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	srv := server.New(server.Config{
-		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Token: conf.token(), Log: log, Metrics: metrics,
+		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Token: conf.token(), People: conf.people(), Log: log, Metrics: metrics,
 	})
 	// The queue knows one kind more than the rules.
 	queueKinds := map[string]trigger.Kind{callbackKind: callbackRow(client, db.Outcomes)}
@@ -145,7 +145,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	}
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
 	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
-		"config", o.config, "store", conf.Store, "sources", len(conf.sources)+len(conf.pollers), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
+		"config", o.config, "store", conf.shownStore(), "sources", len(conf.sources)+len(conf.pollers), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
 	if o.started != nil {
 		o.started(hooks.Addr(), admin.Addr())
 	}

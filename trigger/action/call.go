@@ -104,7 +104,7 @@ func (c *call) do(ctx context.Context) (*answer, error) {
 	case c.harmless:
 		return nil, trigger.Retry(c.failed("got no answer", err))
 	}
-	return nil, c.failed("was sent and got no answer; it may have happened, so it is not repeated", err)
+	return nil, trigger.Uncertain(c.failed("was sent and got no answer; it may have happened, so it is not repeated", err))
 }
 
 // failed words an error without the URL that [http.Client] puts into it.
@@ -134,7 +134,7 @@ func (a *answer) fault(advice string) error {
 		if a.call.harmless {
 			return a.retry(a.words(advice))
 		}
-		return a.words(advice, "it may have happened, so it is not repeated")
+		return trigger.Uncertain(a.words(advice, "it may have happened, so it is not repeated"))
 	}
 	return a.words(advice)
 }

@@ -9,7 +9,8 @@
 //     before its Retry-After.
 //   - It may have happened (the connection broke or the time ran out after the
 //     request was sent; 500, 502, 504): repeat only what does no harm twice,
-//     which is GET, HEAD, PUT and DELETE, and what its kind says so of.
+//     which is GET, HEAD, PUT and DELETE, and what its kind says so of. The
+//     rest ends as unknown.
 //   - Everything else needs a person: do not repeat.
 //
 // The package knows nothing of rules, the queue or the store: it gets final

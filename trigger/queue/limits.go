@@ -1,8 +1,11 @@
 package queue
 
 import (
+	"cmp"
 	"math/rand/v2"
 	"time"
+
+	"github.com/dockbell/dockbell/trigger"
 )
 
 const (
@@ -20,6 +23,10 @@ const (
 	firstBackoff = time.Second
 	mostBackoff  = 30 * time.Second
 
+	// recoverEvery is how often the queue looks whether another replica has
+	// died.
+	recoverEvery = time.Second
+
 	// mostAfter bounds the wait that a server may ask for, which would keep
 	// the lane waiting too. GitHub's rate limit starts anew every hour.
 	mostAfter = time.Hour
@@ -28,16 +35,23 @@ const (
 	// which may have been set forward.
 	longestSleep = time.Minute
 
+	// tellEvery is how often the queue looks whether there is something to
+	// tell, beside the times when it is told so; tellAtOnce how much it takes
+	// in one go.
+	tellEvery  = 10 * time.Second
+	tellAtOnce = 100
+
 	// logLimit is how much of what an action writes is kept with its run.
 	logLimit = 64 << 10
 )
 
-// backoff is the wait after the given try, counted from 1. A random half of
-// it keeps runs that failed together from coming back together.
-func backoff(attempt int) time.Duration {
-	d := mostBackoff
-	if attempt < 6 {
-		d = min(mostBackoff, firstBackoff<<(attempt-1))
+// backoff is the wait after a try, which counts from 1. A random half of it
+// keeps runs that failed together from coming back together.
+func backoff(r trigger.Run) time.Duration {
+	first, most := cmp.Or(r.FirstBackoff, firstBackoff), cmp.Or(r.MostBackoff, mostBackoff)
+	d := most
+	if doublings := r.Attempt - 1; doublings < 32 && first <= most>>doublings {
+		d = first << doublings
 	}
 	return d/2 + rand.N(d/2+1)
 }

@@ -22,7 +22,11 @@ type Store interface {
 	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
 	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
 	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
+	Lease() context.Context
 	Wake() <-chan struct{}
+
+	Notices(ctx context.Context, n int) ([]trigger.Notice, error)
+	Tell(ctx context.Context, n trigger.Notice, runs []trigger.Run) error
 }
 
 // Queue carries out the runs of a store.
@@ -30,6 +34,9 @@ type Queue struct {
 	// Gate is when a run may start, and why that is not now; the zero time
 	// when it is now. It is asked before every try. Nil is always open.
 	Gate func(r trigger.Run, now time.Time) (at time.Time, why string)
+
+	// Tell gives the runs that tell people of a run's outcome. Nil tells nobody.
+	Tell func(r trigger.Run, now time.Time) []trigger.Run
 
 	store   Store
 	kinds   map[string]trigger.Kind
@@ -39,13 +46,14 @@ type Queue struct {
 	began   time.Time
 
 	finished chan struct{}
+	ended    chan struct{} // a run may have ended: there may be something to tell
 	running  sync.WaitGroup
 }
 
 // New makes a queue. decode turns a stored specification into what a
 // [trigger.Builder] takes.
 func New(store Store, kinds map[string]trigger.Kind, decode func(json.RawMessage) func(any) error, log *slog.Logger, metrics *Metrics) *Queue {
-	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers)}
+	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers), ended: make(chan struct{}, 1)}
 }
 
 func (q *Queue) now() time.Time { return steady(time.Now(), q.began, time.Since(q.began)) }
@@ -61,7 +69,13 @@ func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
 	}
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
+	var aside sync.WaitGroup
+	aside.Go(func() { q.takeOver(ctx) })
+	if q.Tell != nil {
+		aside.Go(func() { q.tell(ctx) })
+	}
 	q.claimLoop(ctx, work)
+	aside.Wait()
 
 	done := make(chan struct{})
 	go func() { q.running.Wait(); close(done) }()
@@ -79,10 +93,26 @@ func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
 func (q *Queue) recover(ctx context.Context) error {
 	runs, err := q.store.Recover(ctx, q.now(), func(kind string) bool { return q.kinds[kind].Declarative })
 	for _, r := range runs {
-		q.logger(r).Warn("run was cut off when dockbell stopped", "state", r.State, "reason", r.Reason)
+		q.logger(r).Warn("run was cut off when the dockbell that ran it stopped", "state", r.State, "reason", r.Reason)
 		q.metrics.tries.WithLabelValues(r.Rule, r.Kind, string(r.State)).Inc()
 	}
 	return err
+}
+
+// takeOver deals with the runs of other replicas that die, until ctx ends.
+func (q *Queue) takeOver(ctx context.Context) {
+	tick := time.NewTicker(recoverEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := q.recover(ctx); err != nil && !pause(ctx, q.log, "cannot see whether other replicas are alive; trying again", err) {
+			return
+		}
+	}
 }
 
 // claimLoop starts due runs as long as there are workers free for them.
@@ -92,7 +122,11 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 	defer timer.Stop()
 	for ctx.Err() == nil {
 		sleep := longestSleep
-		if free > 0 {
+		// Taken before the claim: a lease that is lost meanwhile counts.
+		lease := q.store.Lease()
+		if free > 0 && lease.Err() != nil {
+			sleep = storeRetry
+		} else if free > 0 {
 			runs, next, err := q.store.Claim(ctx, q.now(), free)
 			if err != nil {
 				pause(ctx, q.log, "cannot take runs from the store; trying again", err)
@@ -100,7 +134,7 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 			}
 			for _, r := range runs {
 				q.running.Add(1)
-				go q.do(work, r)
+				go q.do(work, lease, r)
 			}
 			free -= len(runs)
 			if !next.IsZero() && free > 0 {
@@ -112,6 +146,7 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 		case <-ctx.Done():
 		case <-timer.C:
 		case <-q.store.Wake():
+			q.mayTell()
 		case <-q.finished:
 			free++
 		}
@@ -141,8 +176,9 @@ func pause(ctx context.Context, log *slog.Logger, what string, err error) bool {
 	}
 }
 
-// do carries out one try and writes back how it ended.
-func (q *Queue) do(work context.Context, r trigger.Run) {
+// do carries out one try and writes back how it ended. The lease is the right
+// to do so.
+func (q *Queue) do(work, lease context.Context, r trigger.Run) {
 	defer q.running.Done()
 	defer func() { q.finished <- struct{}{} }()
 	log := q.logger(r)
@@ -154,12 +190,16 @@ func (q *Queue) do(work context.Context, r trigger.Run) {
 
 	var output capture
 	began := time.Now()
-	err := q.try(work, r, &output)
+	err := q.try(work, lease, r, &output)
 	if work.Err() != nil && err != nil {
 		log.Warn("run cut off by the stop", "error", err)
 		return
 	}
 	res := q.judge(r, err)
+	if lease.Err() != nil && err != nil {
+		res = trigger.CutOff(q.kinds[r.Kind].Declarative, q.now())
+		log.Warn("run cut off", "error", context.Cause(lease))
+	}
 	res.Log = output.String()
 	state, ok := q.writeBack(work, r, res)
 	if !ok {
@@ -167,6 +207,7 @@ func (q *Queue) do(work context.Context, r trigger.Run) {
 	}
 	took := time.Since(began)
 	q.metrics.ended(r, state, took)
+	q.mayTell()
 	switch state {
 	case trigger.Waiting:
 		log.Warn("run failed; it is tried again", "error", res.Reason, "attempt", r.Attempt, "next", res.NotBefore.Format(time.RFC3339))
@@ -200,7 +241,7 @@ func (q *Queue) postpone(work context.Context, r trigger.Run) bool {
 
 // try builds the action and does it once, within its time limit. A panic is
 // that run's failure, not the daemon's.
-func (q *Queue) try(work context.Context, r trigger.Run, output *capture) (err error) {
+func (q *Queue) try(work, lease context.Context, r trigger.Run, output *capture) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
@@ -215,11 +256,17 @@ func (q *Queue) try(work context.Context, r trigger.Run, output *capture) (err e
 	if err != nil {
 		return fmt.Errorf("its stored specification is no longer valid: %w", err)
 	}
+	leased, end := context.WithCancelCause(work)
+	defer end(nil)
+	defer context.AfterFunc(lease, func() { end(context.Cause(lease)) })()
+	if leased.Err() != nil {
+		return context.Cause(leased)
+	}
 	if r.Timeout <= 0 {
-		return action.Do(work, r, output)
+		return action.Do(leased, r, output)
 	}
 	timedOut := fmt.Errorf("timed out after %s", r.Timeout)
-	ctx, cancel := context.WithTimeoutCause(work, r.Timeout, timedOut)
+	ctx, cancel := context.WithTimeoutCause(leased, r.Timeout, timedOut)
 	defer cancel()
 	err = action.Do(ctx, r, output)
 	if err != nil && context.Cause(ctx) == timedOut && !errors.Is(err, timedOut) {
@@ -236,20 +283,37 @@ func (q *Queue) judge(r trigger.Run, err error) trigger.Result {
 	}
 	res.Reason = err.Error()
 	var skip *trigger.SkipError
-	if errors.As(err, &skip) {
-		res.State = trigger.Skipped
-		return res
-	}
+	var hold *trigger.HoldError
+	var uncertain *trigger.UncertainError
 	after, again := trigger.Retryable(err)
 	switch {
-	case !again:
+	case errors.As(err, &skip):
+		res.State = trigger.Skipped
+		return res
+	case errors.As(err, &hold):
+		res.State, res.Hold = trigger.Failed, res.Reason
+		if hold.Undone {
+			res.State = trigger.RolledBack
+		}
+		return res
+	case errors.As(err, &uncertain) && !q.kinds[r.Kind].Declarative:
+		res.State = trigger.Unknown
+		return res
+	case !again && uncertain == nil:
 		res.State = trigger.Failed
 	case r.Attempts > 0 && r.Attempt >= r.Attempts:
 		res.State = trigger.Failed
 		res.Reason = fmt.Sprintf("failed %d times, as often as allowed; last: %s", r.Attempt, err)
 	default:
 		res.State = trigger.Waiting
-		res.NotBefore = res.At.Add(max(backoff(r.Attempt), min(after, mostAfter)))
+		res.NotBefore = res.At.Add(max(backoff(r), min(after, mostAfter)))
+		if r.Deadline > 0 && res.NotBefore.After(r.FirstAt.Add(r.Deadline)) {
+			res.State, res.NotBefore = trigger.Failed, time.Time{}
+			res.Reason = fmt.Sprintf("not done within %s of its first try; last: %s", r.Deadline, err)
+		}
+	}
+	if res.State == trigger.Failed && r.HoldFailed {
+		res.Hold = res.Reason
 	}
 	return res
 }

@@ -57,6 +57,7 @@ func (f *faulty) Finish(ctx context.Context, r trigger.Run, res trigger.Result) 
 // rig is a queue on a real store, inside a bubble of fake time.
 type rig struct {
 	*testing.T
+	path    string
 	store   *faulty
 	do      act
 	gate    func(trigger.Run, time.Time) (time.Time, string)
@@ -75,12 +76,12 @@ func bubble(t *testing.T, do act, test func(r *rig)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r := &rig{T: t, store: &faulty{Store: s}, do: do}
+		r := &rig{T: t, path: path, store: &faulty{Store: s}, do: do}
 		r.start(time.Minute)
 		defer func() {
 			r.stop()
 			<-r.stopped
-			if err := s.Close(); err != nil {
+			if err := r.store.Close(); err != nil {
 				t.Error(err)
 			}
 		}()
@@ -118,6 +119,19 @@ func (r *rig) start(grace time.Duration) {
 			r.Error(err)
 		}
 	}()
+}
+
+// reopen opens the store anew, as the next start of the program does.
+func (r *rig) reopen() {
+	r.Helper()
+	if err := r.store.Close(); err != nil {
+		r.Fatal(err)
+	}
+	s, err := store.Open(context.Background(), "sqlite:"+r.path)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.store = &faulty{Store: s}
 }
 
 // accept puts one run on disk, in a lane of its own, and gives its id.
@@ -279,18 +293,36 @@ func TestGateClosedForGood(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
-	for attempt, most := range map[int]time.Duration{1: 1, 2: 2, 3: 4, 4: 8, 5: 16, 6: 30, 7: 30, 64: 30, 65: 30, 1 << 40: 30} {
-		most *= time.Second
+	tests := []struct {
+		run  trigger.Run
+		most time.Duration // half of it is the least
+	}{
+		{trigger.Run{Attempt: 1}, time.Second},
+		{trigger.Run{Attempt: 2}, 2 * time.Second},
+		{trigger.Run{Attempt: 3}, 4 * time.Second},
+		{trigger.Run{Attempt: 5}, 16 * time.Second},
+		{trigger.Run{Attempt: 6}, 30 * time.Second},
+		{trigger.Run{Attempt: 7}, 30 * time.Second},
+		{trigger.Run{Attempt: 64}, 30 * time.Second},
+		{trigger.Run{Attempt: 1 << 40}, 30 * time.Second},
+		{trigger.Run{Attempt: 1, FirstBackoff: time.Minute, MostBackoff: time.Hour}, time.Minute},
+		{trigger.Run{Attempt: 4, FirstBackoff: time.Minute, MostBackoff: time.Hour}, 8 * time.Minute},
+		{trigger.Run{Attempt: 9, FirstBackoff: time.Minute, MostBackoff: time.Hour}, time.Hour},
+		{trigger.Run{Attempt: 1 << 40, FirstBackoff: time.Minute, MostBackoff: time.Hour}, time.Hour},
+		{trigger.Run{Attempt: 5, MostBackoff: 3 * time.Second}, 3 * time.Second},
+		{trigger.Run{Attempt: 1, FirstBackoff: time.Minute}, 30 * time.Second},
+	}
+	for _, tt := range tests {
 		seen := map[time.Duration]bool{}
 		for range 200 {
-			d := backoff(attempt)
-			if d < most/2 || d > most {
-				t.Errorf("attempt %d: %s is not from %s to %s", attempt, d, most/2, most)
+			d := backoff(tt.run)
+			if d < tt.most/2 || d > tt.most {
+				t.Errorf("%+v: %s is not from %s to %s", tt.run, d, tt.most/2, tt.most)
 			}
 			seen[d] = true
 		}
 		if len(seen) < 100 {
-			t.Errorf("attempt %d: only %d different waits", attempt, len(seen))
+			t.Errorf("%+v: only %d different waits", tt.run, len(seen))
 		}
 	}
 }
@@ -528,6 +560,7 @@ func TestGraceTimeOver(t *testing.T) {
 			}
 			return do(ctx, run, log)
 		}
+		r.reopen()
 		r.start(time.Minute)
 		run, tries := r.ended(set)
 		if run.State != trigger.Succeeded || len(tries) != 2 || tries[0].Reason != "dockbell stopped while this ran" {

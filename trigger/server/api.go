@@ -1,12 +1,17 @@
 package server
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
 
 	"github.com/gorilla/mux"
 
@@ -16,16 +21,35 @@ import (
 // RunView is a run as the API shows it.
 type RunView struct {
 	trigger.Run
-	Image   string            `json:"image"`
-	Timeout string            `json:"timeout,omitempty"`
-	Push    *trigger.Event    `json:"push,omitempty"`  // of a single run
-	Tries   []trigger.Attempt `json:"tries,omitempty"` // of a single run
+	Image        string `json:"image"`
+	Timeout      string `json:"timeout,omitempty"`
+	Deadline     string `json:"deadline,omitempty"`
+	FirstBackoff string `json:"firstBackoff,omitempty"`
+	MostBackoff  string `json:"mostBackoff,omitempty"`
+
+	// Of a single run.
+	Push  *trigger.Event    `json:"push,omitempty"`
+	Tries []trigger.Attempt `json:"tries,omitempty"`
+	Story []Chapter         `json:"story,omitempty"`
+	Holds []trigger.Hold    `json:"holds,omitempty"` // that keep it from starting
 }
 
 // EventView is an event as the API shows it.
 type EventView struct {
 	trigger.EventRecord
-	Runs []string `json:"runs"`
+	SenderID string   `json:"senderId,omitempty"` // the sender's own id of it
+	Runs     []string `json:"runs"`
+}
+
+// DeliveryView is a delivery as the API shows it. A body that is no text is in
+// Base64.
+type DeliveryView struct {
+	ID         int64               `json:"id,string"`
+	Source     string              `json:"source"`
+	ReceivedAt time.Time           `json:"receivedAt"`
+	Header     map[string][]string `json:"header,omitempty"`
+	Body       string              `json:"body,omitempty"`
+	Base64     []byte              `json:"base64,omitempty"`
 }
 
 // RunPage and EventPage are answers of the API. Next is the value of `before`
@@ -41,22 +65,63 @@ type (
 	}
 )
 
-func (s *Server) listRuns(w http.ResponseWriter, r *http.Request) {
+// api makes a handler of a function that answers or says what is wrong.
+func (s *Server) api(do func(w http.ResponseWriter, r *http.Request) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		err := do(w, r)
+		var p *problem
+		var refused *trigger.RefusedError
+		switch {
+		case err == nil:
+		case errors.As(err, &p):
+			if p.status == http.StatusUnauthorized {
+				w.Header().Set("WWW-Authenticate", "Bearer")
+			}
+			fail(w, p.status, p.why)
+		case errors.As(err, &refused):
+			fail(w, http.StatusConflict, refused.Error())
+		default:
+			s.Log.Error("API request failed", "path", r.URL.Path, "error", err)
+			fail(w, http.StatusInternalServerError, "the store could not be read or written; see the log")
+		}
+	}
+}
+
+// problem is an error that the caller is told as it stands.
+type problem struct {
+	status int
+	why    string
+}
+
+func (p *problem) Error() string { return p.why }
+
+func deny(status int, format string, args ...any) error {
+	return &problem{status, fmt.Sprintf(format, args...)}
+}
+
+// pathID is the id in the path of a request about one thing.
+func pathID(r *http.Request, what string) (int64, error) {
+	id, err := strconv.ParseInt(mux.Vars(r)["id"], 10, 64)
+	if err != nil {
+		return 0, deny(http.StatusBadRequest, "the id of %s is a number", what)
+	}
+	return id, nil
+}
+
+func (s *Server) listRuns(w http.ResponseWriter, r *http.Request) error {
 	q := newQuery(r)
 	f := trigger.RunFilter{
 		Before: q.id("before"), Limit: q.limit(), Event: q.id("event"),
 		State: q.state("state"), Rule: q.text("rule"), Repository: q.text("repo"),
 	}
 	if err := q.check(); err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
+		return err
 	}
 	most := f.Limit
 	f.Limit++ // one more tells whether there is another page
 	runs, err := s.Store.Runs(r.Context(), f)
 	if err != nil {
-		s.broken(w, r, err)
-		return
+		return err
 	}
 	page := RunPage{Runs: []RunView{}}
 	for _, run := range runs[:min(most, len(runs))] {
@@ -66,67 +131,138 @@ func (s *Server) listRuns(w http.ResponseWriter, r *http.Request) {
 		page.Next = strconv.FormatInt(runs[most-1].ID, 10)
 	}
 	reply(w, http.StatusOK, page)
+	return nil
 }
 
-func (s *Server) showRun(w http.ResponseWriter, r *http.Request) {
-	id, err := strconv.ParseInt(mux.Vars(r)["id"], 10, 64)
+func (s *Server) showRun(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "a run")
 	if err != nil {
-		fail(w, http.StatusBadRequest, "the id of a run is a number")
-		return
+		return err
 	}
 	run, tries, ok, err := s.Store.Run(r.Context(), id)
 	if err != nil {
-		s.broken(w, r, err)
-		return
+		return err
 	}
 	if !ok {
-		fail(w, http.StatusNotFound, fmt.Sprintf("there is no run %d", id))
-		return
+		return deny(http.StatusNotFound, "there is no run %d", id)
+	}
+	notes, err := s.Store.Notes(r.Context(), id)
+	if err != nil {
+		return err
 	}
 	view := viewRun(run)
-	view.Push, view.Tries = &run.Event, tries
+	view.Push, view.Tries, view.Story = &run.Event, tries, story(run, tries, notes)
+	if !run.State.Ended() {
+		if view.Holds, err = s.holdsOn(r.Context(), run); err != nil {
+			return err
+		}
+	}
 	reply(w, http.StatusOK, view)
+	return nil
 }
 
-func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) {
+// holdsOn gives the holds that a run falls under.
+func (s *Server) holdsOn(ctx context.Context, run trigger.Run) ([]trigger.Hold, error) {
+	holds, err := s.Store.Holds(ctx, false)
+	return slices.DeleteFunc(holds, func(h trigger.Hold) bool {
+		return h.Lane != "" && h.Lane != run.Lane || h.Digest != "" && h.Digest != run.Event.Digest
+	}), err
+}
+
+func (s *Server) listEvents(w http.ResponseWriter, r *http.Request) error {
 	q := newQuery(r)
 	f := trigger.EventFilter{Before: q.id("before"), Limit: q.limit(), Repository: q.text("repo")}
 	if err := q.check(); err != nil {
-		fail(w, http.StatusBadRequest, err.Error())
-		return
+		return err
 	}
 	most := f.Limit
 	f.Limit++ // one more tells whether there is another page
 	events, err := s.Store.Events(r.Context(), f)
 	if err != nil {
-		s.broken(w, r, err)
-		return
+		return err
 	}
 	page := EventPage{Events: []EventView{}}
 	for _, e := range events[:min(most, len(events))] {
-		view := EventView{EventRecord: e, Runs: []string{}}
-		for _, id := range e.Runs {
-			view.Runs = append(view.Runs, strconv.FormatInt(id, 10))
-		}
-		page.Events = append(page.Events, view)
+		page.Events = append(page.Events, viewEvent(e))
 	}
 	if len(events) > most {
 		page.Next = strconv.FormatInt(events[most-1].ID, 10)
 	}
 	reply(w, http.StatusOK, page)
+	return nil
+}
+
+func (s *Server) showEvent(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "an event")
+	if err != nil {
+		return err
+	}
+	e, err := s.event(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, viewEvent(e))
+	return nil
+}
+
+func (s *Server) showDelivery(w http.ResponseWriter, r *http.Request) error {
+	id, err := pathID(r, "a delivery")
+	if err != nil {
+		return err
+	}
+	d, err := s.delivery(r.Context(), id)
+	if err != nil {
+		return err
+	}
+	view := DeliveryView{ID: id, Source: d.Source, ReceivedAt: d.ReceivedAt, Header: d.Header}
+	if utf8.Valid(d.Body) {
+		view.Body = string(d.Body)
+	} else {
+		view.Base64 = d.Body
+	}
+	reply(w, http.StatusOK, view)
+	return nil
+}
+
+// event gives a recorded event, and delivery a recorded delivery, or says that
+// it is not there.
+func (s *Server) event(ctx context.Context, id int64) (trigger.EventRecord, error) {
+	e, ok, err := s.Store.Event(ctx, id)
+	if err == nil && !ok {
+		err = deny(http.StatusNotFound, "there is no event %d, or it is not kept any more", id)
+	}
+	return e, err
+}
+
+func (s *Server) delivery(ctx context.Context, id int64) (trigger.Delivery, error) {
+	d, ok, err := s.Store.Delivery(ctx, id)
+	if err == nil && !ok {
+		err = deny(http.StatusNotFound, "there is no delivery %d, or it is not kept any more: keep.deliveries says for how long", id)
+	}
+	return d, err
 }
 
 func viewRun(r trigger.Run) RunView {
-	v := RunView{Run: r, Image: r.Event.Image.String()}
-	if r.Timeout > 0 {
-		v.Timeout = r.Timeout.String()
+	return RunView{
+		Run: r, Image: r.Event.Image.String(), Timeout: span(r.Timeout), Deadline: span(r.Deadline),
+		FirstBackoff: span(r.FirstBackoff), MostBackoff: span(r.MostBackoff),
 	}
-	return v
 }
 
-func (s *Server) broken(w http.ResponseWriter, r *http.Request, err error) {
-	s.Log.Error("API request failed", "path", r.URL.Path, "error", err)
-	fail(w, http.StatusInternalServerError, "the store could not be read; see the log")
+func viewEvent(e trigger.EventRecord) EventView {
+	view := EventView{EventRecord: e, SenderID: e.Event.ID, Runs: []string{}}
+	for _, id := range e.Runs {
+		view.Runs = append(view.Runs, strconv.FormatInt(id, 10))
+	}
+	return view
+}
+
+// span is a duration for people; "" for none.
+func span(d time.Duration) string {
+	if d == 0 {
+		return ""
+	}
+	return d.String()
 }
 
 // query reads the parameters of a list and refuses those it does not know, or
@@ -177,19 +313,35 @@ func (q *query) limit() int {
 	return n
 }
 
-func (q *query) state(key string) trigger.State {
-	v := trigger.State(q.text(key))
-	switch v {
-	case "", trigger.Waiting, trigger.Running, trigger.Succeeded, trigger.Failed, trigger.Superseded, trigger.Skipped, trigger.Unknown:
-	default:
-		q.err = fmt.Errorf("%s must be waiting, running, succeeded, failed, superseded, skipped or unknown, not %q", key, v)
+func (q *query) flag(key string) bool {
+	v := q.text(key)
+	if v != "" && v != "true" && v != "false" {
+		q.err = fmt.Errorf("%s must be true or false, not %q", key, v)
 	}
-	return v
+	return v == "true"
 }
 
+// states are what runs can be listed by.
+var states = []string{
+	string(trigger.Waiting), string(trigger.Running), string(trigger.Succeeded), string(trigger.Failed), string(trigger.Superseded),
+	string(trigger.Skipped), string(trigger.Rejected), string(trigger.Expired), string(trigger.RolledBack), string(trigger.Unknown),
+}
+
+func (q *query) state(key string) trigger.State {
+	v := q.text(key)
+	if v != "" && !slices.Contains(states, v) {
+		q.err = fmt.Errorf("%s must be one of %s, not %q", key, strings.Join(states, ", "), v)
+	}
+	return trigger.State(v)
+}
+
+// check says what is wrong with the parameters.
 func (q *query) check() error {
 	if unknown := slices.Sorted(maps.Keys(q.values)); len(unknown) > 0 {
-		return fmt.Errorf("unknown parameter %q", unknown[0])
+		return deny(http.StatusBadRequest, "unknown parameter %q", unknown[0])
 	}
-	return q.err
+	if q.err != nil {
+		return deny(http.StatusBadRequest, "%v", q.err)
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -67,6 +68,9 @@ func TestRunFilters(t *testing.T) {
 		"?state=waiting":                        "[5 4 3 2]",
 		"?state=succeeded":                      "[1]",
 		"?state=failed":                         "[]",
+		"?state=rejected":                       "[]",
+		"?state=expired":                        "[]",
+		"?state=rolled-back":                    "[]",
 		"?rule=second":                          "[3]",
 		"?rule=web":                             "[5 4 2 1]",
 		"?rule=we":                              "[]",
@@ -97,7 +101,7 @@ func TestParametersRefused(t *testing.T) {
 		"runs?stat=failed":                `unknown parameter "stat"`,
 		"runs?z=1&a=2":                    `unknown parameter "a"`,
 		"runs?State=failed":               `unknown parameter "State"`,
-		"runs?state=fialed":               `state must be waiting, running, succeeded, failed, superseded, skipped or unknown, not "fialed"`,
+		"runs?state=fialed":               `state must be one of waiting, running, succeeded, failed, superseded, skipped, rejected, expired, rolled-back, unknown, not "fialed"`,
 		"runs?state=":                     "state must be given once and not be empty",
 		"runs?rule=":                      "rule must be given once and not be empty",
 		"runs?state=failed&state=waiting": "state must be given once and not be empty",
@@ -112,6 +116,10 @@ func TestParametersRefused(t *testing.T) {
 		"events?state=failed":             `unknown parameter "state"`,
 		"events?limit=-5":                 `limit must be a number from 1 to 1000, not "-5"`,
 		"runs/x":                          "the id of a run is a number",
+		"events/x":                        "the id of an event is a number",
+		"deliveries/x":                    "the id of a delivery is a number",
+		"holds?released=yes":              `released must be true or false, not "yes"`,
+		"holds?all=true":                  `unknown parameter "all"`,
 	} {
 		w := s.get("/api/v1/" + target)
 		var answer struct{ Error string }
@@ -154,7 +162,7 @@ func before(next string) string {
 
 func TestEmptyLists(t *testing.T) {
 	s := newStation(t)
-	for path, want := range map[string]string{"/api/v1/runs": `{"runs":[]}`, "/api/v1/events": `{"events":[]}`} {
+	for path, want := range map[string]string{"/api/v1/runs": `{"runs":[]}`, "/api/v1/events": `{"events":[]}`, "/api/v1/holds": `{"holds":[]}`} {
 		if w := s.get(path); strings.TrimSpace(w.Body.String()) != want {
 			t.Errorf("%s: %s", path, w.Body)
 		}
@@ -182,15 +190,45 @@ func TestOneRun(t *testing.T) {
 	}
 }
 
+func TestOneEventAndItsDelivery(t *testing.T) {
+	s := fill(t)
+	e := get[EventView](t, s, "/api/v1/events/2")
+	if e.EventRecord.ID != 2 || e.Repository != "shop/two" || fmt.Sprint(e.Runs) != "[2 3]" || e.EventRecord.Delivery != 2 {
+		t.Errorf("%+v", e)
+	}
+	d := get[DeliveryView](t, s, "/api/v1/deliveries/2")
+	if d.ID != 2 || d.Source != "open" || d.ReceivedAt.IsZero() || d.Body != hubPush("shop/two", "v1") || d.Base64 != nil {
+		t.Errorf("%+v", d)
+	}
+	for _, path := range []string{"events/99", "deliveries/99"} {
+		if w := s.get("/api/v1/" + path); w.Code != http.StatusNotFound || !strings.Contains(w.Body.String(), "not kept any more") {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	s.use(odd{s.store})
+	if d := get[DeliveryView](t, s, "/api/v1/deliveries/2"); d.Body != "" || string(d.Base64) != "\xff\x00" {
+		t.Errorf("what is no text: %+v", d)
+	}
+}
+
+// odd is a store of deliveries that are no text.
+type odd struct{ Store }
+
+func (odd) Delivery(context.Context, int64) (trigger.Delivery, bool, error) {
+	return trigger.Delivery{Body: []byte("\xff\x00")}, true, nil
+}
+
 func TestStoreThatCannotBeRead(t *testing.T) {
 	s := newStation(t)
 	s.use(broken{s.store, errors.New("disk of glass")})
-	for _, path := range []string{"/api/v1/runs", "/api/v1/runs/1", "/api/v1/events"} {
+	paths := []string{"runs", "runs/1", "events", "events/1", "deliveries/1", "holds"}
+	for _, path := range paths {
+		path = "/api/v1/" + path
 		if w := s.get(path); w.Code != http.StatusInternalServerError || strings.Contains(w.Body.String(), "glass") {
 			t.Errorf("%s: %d %s", path, w.Code, w.Body)
 		}
 	}
-	if n := strings.Count(s.log.String(), "disk of glass"); n != 3 {
+	if n := strings.Count(s.log.String(), "disk of glass"); n != len(paths) {
 		t.Errorf("logged %d times", n)
 	}
 }

@@ -302,11 +302,12 @@ func tellsSecret(header string) bool {
 		strings.HasSuffix(name, "url") || strings.HasSuffix(name, "uri")
 }
 
-// recorded is what is kept of the headers: none that carries a secret.
+// recorded is what is kept of the headers: none that carries a secret, and none
+// that says what only dockbell says.
 func recorded(h http.Header, hidden []string) http.Header {
 	kept := make(http.Header, len(h))
 	for name, values := range h {
-		if !tellsSecret(name) {
+		if !tellsSecret(name) && name != replayOf && name != replayedBy {
 			kept[name] = values
 		}
 	}

@@ -2,94 +2,140 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
-	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
-
-	"github.com/gorilla/mux"
 
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// intervention is what a person wants of a run, and who it is.
-type intervention struct {
-	By string `json:"by"`
-}
-
-// maxIntervention bounds the body of such a request.
-const maxIntervention = 4 << 10
-
-// may lets only those change something who know the token of the API: whoever
-// can reach the address may read.
-func (s *Server) may(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		if s.Token == nil {
-			fail(w, http.StatusForbidden, "nothing can be changed by the API: set server.token to a secret, and send it as a bearer token")
-			return
-		}
-		token, err := s.Token()
-		if err != nil {
-			s.Log.Error("the token of the API cannot be read", "error", err)
-			fail(w, http.StatusServiceUnavailable, "the token cannot be checked now; see the log")
-			return
-		}
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		g, want := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
-		if !ok || subtle.ConstantTimeCompare(g[:], want[:]) != 1 {
-			w.Header().Set("WWW-Authenticate", "Bearer")
-			fail(w, http.StatusUnauthorized, "wrong or missing bearer token")
-			return
-		}
-		next(w, r)
-	}
-}
-
 // intervene does something about a run for a person.
-func (s *Server) intervene(what string, do func(ctx context.Context, id int64, why string, now time.Time) error) http.HandlerFunc {
-	return s.may(func(w http.ResponseWriter, r *http.Request) {
-		id, err := strconv.ParseInt(mux.Vars(r)["id"], 10, 64)
+func (s *Server) intervene(what string, do func(ctx context.Context, id int64, why string, now time.Time) error) change {
+	return func(w http.ResponseWriter, r *http.Request, who Caller) error {
+		id, err := pathID(r, "a run")
 		if err != nil {
-			fail(w, http.StatusBadRequest, "the id of a run is a number")
-			return
+			return err
 		}
-		var i intervention
-		if err := json.NewDecoder(io.LimitReader(r.Body, maxIntervention)).Decode(&i); err != nil || printable(i.By) == "" {
-			fail(w, http.StatusBadRequest, `say who you are: {"by": "NAME"}`)
-			return
+		var body struct {
+			By string `json:"by"`
 		}
-		by := printable(i.By)
-		var refused *trigger.RefusedError
-		switch err := do(r.Context(), id, what+" by "+by, time.Now()); {
-		case errors.Is(err, trigger.ErrNotFound):
-			fail(w, http.StatusNotFound, "there is no run "+strconv.FormatInt(id, 10))
-		case errors.As(err, &refused):
-			fail(w, http.StatusConflict, refused.Error())
-		case err != nil:
-			s.broken(w, r, err)
-		default:
-			s.Log.Info("run "+what, "run", id, "by", by)
-			s.showRun(w, r)
+		by, err := s.understand(r, who, &body, &body.By)
+		if err != nil {
+			return err
 		}
-	})
+		if err := do(r.Context(), id, what+" by "+by, time.Now()); err != nil {
+			return missing(err, "run", id)
+		}
+		s.Log.Info("run "+what, "run", id, "by", by)
+		return s.showRun(w, r)
+	}
 }
 
-// printable keeps a name on one short, visible line.
-func printable(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return -1
-		}
-		return r
-	}, strings.TrimSpace(s))
-	const most = 100
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "")
+// vote approves or rejects a run. The digest is part of what is approved: the
+// store refuses a vote on another one than the run has.
+func (s *Server) vote(yes bool) change {
+	what := "rejected"
+	if yes {
+		what = "approved"
 	}
-	return s
+	return func(w http.ResponseWriter, r *http.Request, who Caller) error {
+		id, err := pathID(r, "a run")
+		if err != nil {
+			return err
+		}
+		var body struct {
+			By     string `json:"by"`
+			Digest string `json:"digest"`
+			Reason string `json:"reason"`
+		}
+		by, err := s.understand(r, who, &body, &body.By)
+		if err != nil {
+			return err
+		}
+		v := trigger.Vote{By: by, Yes: yes, Digest: body.Digest, Reason: oneLine(body.Reason, mostReason)}
+		if !yes && v.Reason == "" {
+			return deny(http.StatusBadRequest, `say why: {"reason": "…"}`)
+		}
+		if err := s.Store.Vote(r.Context(), id, v, time.Now()); err != nil {
+			return missing(err, "run", id)
+		}
+		s.Log.Info("run "+what, "run", id, "by", by, "reason", v.Reason)
+		return s.showRun(w, r)
+	}
+}
+
+// HoldList is an answer of the API.
+type HoldList struct {
+	Holds []trigger.Hold `json:"holds"`
+}
+
+func (s *Server) listHolds(w http.ResponseWriter, r *http.Request) error {
+	q := newQuery(r)
+	released := q.flag("released")
+	if err := q.check(); err != nil {
+		return err
+	}
+	holds, err := s.Store.Holds(r.Context(), released)
+	if err != nil {
+		return err
+	}
+	reply(w, http.StatusOK, HoldList{Holds: append([]trigger.Hold{}, holds...)})
+	return nil
+}
+
+func (s *Server) hold(w http.ResponseWriter, r *http.Request, who Caller) error {
+	var body struct {
+		By     string `json:"by"`
+		Lane   string `json:"lane"`
+		Digest string `json:"digest"`
+		Reason string `json:"reason"`
+	}
+	by, err := s.understand(r, who, &body, &body.By)
+	if err != nil {
+		return err
+	}
+	h := trigger.Hold{Lane: body.Lane, Digest: body.Digest, Reason: oneLine(body.Reason, mostReason), By: by, At: time.Now()}
+	switch {
+	case h.Lane == "" && h.Digest == "":
+		return deny(http.StatusBadRequest, `say what to hold: {"digest": "sha256:…"}, {"lane": "…"} or both`)
+	case h.Digest != "" && !trigger.IsDigest(h.Digest):
+		return deny(http.StatusBadRequest, "digest must be sha256: and 64 hexadecimal digits, or sha512: and 128, not %q", h.Digest)
+	case h.Reason == "":
+		return deny(http.StatusBadRequest, `say why: {"reason": "…"}`)
+	}
+	if h.ID, err = s.Store.Hold(r.Context(), h); err != nil {
+		return err
+	}
+	s.Log.Info("held", "hold", h.ID, "lane", h.Lane, "digest", h.Digest, "by", by, "reason", h.Reason)
+	reply(w, http.StatusCreated, h)
+	return nil
+}
+
+func (s *Server) release(w http.ResponseWriter, r *http.Request, who Caller) error {
+	id, err := pathID(r, "a hold")
+	if err != nil {
+		return err
+	}
+	var body struct {
+		By string `json:"by"`
+	}
+	by, err := s.understand(r, who, &body, &body.By)
+	if err != nil {
+		return err
+	}
+	if err := s.Store.Release(r.Context(), id, by, time.Now()); err != nil {
+		return missing(err, "hold", id)
+	}
+	s.Log.Info("released", "hold", id, "by", by)
+	reply(w, http.StatusOK, map[string]string{"id": strconv.FormatInt(id, 10), "releasedBy": by})
+	return nil
+}
+
+// missing names what is not there.
+func missing(err error, what string, id int64) error {
+	if errors.Is(err, trigger.ErrNotFound) {
+		return deny(http.StatusNotFound, "there is no %s %d", what, id)
+	}
+	return err
 }

@@ -37,4 +37,10 @@ const (
 	// defaultPage and maxPage bound a list of the API.
 	defaultPage = 50
 	maxPage     = 1000
+
+	// maxChange bounds the body of a request to change something, mostName and
+	// mostReason what is kept of it, in bytes.
+	maxChange  = 8 << 10
+	mostName   = 100
+	mostReason = 1000
 )

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -25,13 +26,23 @@ import (
 // Store is what the server needs of one.
 type Store interface {
 	Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error)
+	Rehearse(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error)
+
 	Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error)
 	Run(ctx context.Context, id int64) (trigger.Run, []trigger.Attempt, bool, error)
+	Notes(ctx context.Context, run int64) ([]trigger.Note, error)
 	Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error)
+	Event(ctx context.Context, id int64) (trigger.EventRecord, bool, error)
+	Delivery(ctx context.Context, id int64) (trigger.Delivery, bool, error)
+	Holds(ctx context.Context, released bool) ([]trigger.Hold, error)
 	Live(ctx context.Context) (waiting, running int, err error)
 	Ping(ctx context.Context) error
+
 	Cancel(ctx context.Context, id int64, why string, now time.Time) error
 	Retry(ctx context.Context, id int64, why string, now time.Time) error
+	Vote(ctx context.Context, run int64, v trigger.Vote, now time.Time) error
+	Hold(ctx context.Context, h trigger.Hold) (int64, error)
+	Release(ctx context.Context, hold int64, by string, now time.Time) error
 }
 
 // Config is what a server is made of.
@@ -44,9 +55,12 @@ type Config struct {
 	MaxBody int64
 	// TrustedProxies are believed when they say whom they forward for.
 	TrustedProxies []netip.Prefix
-	// Token is what those must know who change something by the API; nil when
-	// nobody may.
-	Token   func() (string, error)
+	// Token is what allows everything in the API, whoever sends it; nil for
+	// none. People have tokens of their own. Without either nobody may change
+	// anything.
+	Token  func() (string, error)
+	People map[string]Person
+
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 }
@@ -93,21 +107,49 @@ func (s *Server) Admin() http.Handler {
 	r.HandleFunc("/healthz", s.health).Methods(http.MethodGet)
 	r.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
 	r.Handle("/metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
-	r.HandleFunc("/api/v1/runs", s.listRuns).Methods(http.MethodGet)
-	r.HandleFunc("/api/v1/runs/{id}", s.showRun).Methods(http.MethodGet)
-	r.HandleFunc("/api/v1/events", s.listEvents).Methods(http.MethodGet)
-	r.HandleFunc("/api/v1/runs/{id}/cancel", s.intervene("cancelled", s.Store.Cancel)).Methods(http.MethodPost)
-	r.HandleFunc("/api/v1/runs/{id}/retry", s.intervene("tried again", s.Store.Retry)).Methods(http.MethodPost)
-	s.errors(r, http.MethodGet)
+	for path, handler := range map[string]http.HandlerFunc{
+		"/runs":            s.api(s.listRuns),
+		"/runs/{id}":       s.api(s.showRun),
+		"/events":          s.api(s.listEvents),
+		"/events/{id}":     s.api(s.showEvent),
+		"/deliveries/{id}": s.api(s.showDelivery),
+		"/holds":           s.api(s.listHolds),
+		"/me":              s.may(Approver, s.showCaller),
+	} {
+		r.HandleFunc("/api/v1"+path, handler).Methods(http.MethodGet)
+	}
+	for path, handler := range map[string]http.HandlerFunc{
+		"/runs/{id}/approve":      s.may(Approver, s.vote(true)),
+		"/runs/{id}/reject":       s.may(Approver, s.vote(false)),
+		"/runs/{id}/cancel":       s.may(Admin, s.intervene("cancelled", s.Store.Cancel)),
+		"/runs/{id}/retry":        s.may(Admin, s.intervene("tried again", s.Store.Retry)),
+		"/holds":                  s.may(Approver, s.hold),
+		"/holds/{id}/release":     s.may(Approver, s.release),
+		"/deliveries/{id}/replay": s.may(Admin, s.replay("delivery", s.recordedDelivery)),
+		"/events/{id}/replay":     s.may(Admin, s.replay("event", s.recordedEvent)),
+	} {
+		r.HandleFunc("/api/v1"+path, handler).Methods(http.MethodPost)
+	}
+	s.errors(r, http.MethodGet, http.MethodPost)
 	return r
 }
 
-func (s *Server) errors(r *mux.Router, allow string) {
-	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// errors answers what no route is for. Of the methods given, those are named
+// that the address takes.
+func (s *Server) errors(router *mux.Router, methods ...string) {
+	router.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fail(w, http.StatusNotFound, "there is nothing at "+r.URL.Path)
 	})
-	r.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Allow", allow)
+	router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range methods {
+			other, match := r.Clone(r.Context()), mux.RouteMatch{}
+			other.Method = method
+			if router.Match(other, &match) && match.MatchErr == nil {
+				allowed = append(allowed, method)
+			}
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		fail(w, http.StatusMethodNotAllowed, r.Method+" is not allowed at "+r.URL.Path)
 	})
 }

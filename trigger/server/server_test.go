@@ -49,9 +49,11 @@ type station struct {
 	admin http.Handler
 	log   *buffer
 
-	more   string                 // sources besides the usual ones
-	client *http.Client           // what sources reach the rest of the world by
-	token  func() (string, error) // of the API
+	sources, more string // the usual ones, and others besides them
+	match         func(trigger.Event, time.Time) ([]trigger.Run, string)
+	client        *http.Client           // what sources reach the rest of the world by
+	token         func() (string, error) // of the API
+	people        map[string]Person
 }
 
 // match makes one run for each push of a repository that begins with shop/,
@@ -75,7 +77,7 @@ func match(e trigger.Event, now time.Time) ([]trigger.Run, string) {
 func newStation(t *testing.T) *station {
 	t.Helper()
 	t.Setenv("TEST_TOKEN", token)
-	s := &station{t: t, dir: t.TempDir(), log: &buffer{}}
+	s := &station{t: t, dir: t.TempDir(), log: &buffer{}, sources: sources, match: match}
 	if err := os.WriteFile(s.path("secret"), []byte(token), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -93,14 +95,14 @@ func (s *station) path(name string) string { return filepath.Join(s.dir, name) }
 
 // use makes the two sides of the server on a store.
 func (s *station) use(st Store) {
-	n, err := strictyaml.Parse("sources", strings.NewReader(strings.ReplaceAll(sources+s.more, "SECRETFILE", s.path("secret"))))
+	n, err := strictyaml.Parse("sources", strings.NewReader(strings.ReplaceAll(s.sources+s.more, "SECRETFILE", s.path("secret"))))
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	c := Config{
-		Sources: map[string]*source.Source{}, Match: match, Store: st, MaxBody: 10_000,
+		Sources: map[string]*source.Source{}, Match: s.match, Store: st, MaxBody: 10_000,
 		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Token: s.token,
+		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Token: s.token, People: s.people,
 	}
 	for _, name := range n.Keys() {
 		c.Sources[name] = source.Load(name, n.Key(name), source.Outside{Client: s.client})
@@ -183,8 +185,15 @@ func (b broken) Events(context.Context, trigger.EventFilter) ([]trigger.EventRec
 func (b broken) Run(context.Context, int64) (trigger.Run, []trigger.Attempt, bool, error) {
 	return trigger.Run{}, nil, false, b.err
 }
-func (b broken) Live(context.Context) (int, int, error) { return 0, 0, b.err }
-func (b broken) Ping(context.Context) error             { return b.err }
+func (b broken) Event(context.Context, int64) (trigger.EventRecord, bool, error) {
+	return trigger.EventRecord{}, false, b.err
+}
+func (b broken) Delivery(context.Context, int64) (trigger.Delivery, bool, error) {
+	return trigger.Delivery{}, false, b.err
+}
+func (b broken) Holds(context.Context, bool) ([]trigger.Hold, error) { return nil, b.err }
+func (b broken) Live(context.Context) (int, int, error)              { return 0, 0, b.err }
+func (b broken) Ping(context.Context) error                          { return b.err }
 
 func TestHealth(t *testing.T) {
 	s := newStation(t)
