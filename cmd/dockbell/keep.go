@@ -73,7 +73,11 @@ func pruneHistory(ctx context.Context, db *store.Store, keep trigger.Keep, metri
 		case <-time.After(wait):
 		}
 		wait = pruneEvery
-		n, err := db.Prune(ctx, keep, time.Now())
+		leads, err := db.Lead(ctx, "prune")
+		var n trigger.Pruned
+		if leads {
+			n, err = db.Prune(ctx, keep, time.Now())
+		}
 		if err != nil && ctx.Err() == nil {
 			log.Error("history cannot be pruned now", "error", err)
 		}

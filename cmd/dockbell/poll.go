@@ -29,7 +29,7 @@ func (c *config) pollWorld(clusters *k8s.Clusters, db *store.Store, srv *server.
 		Observe: func(host string, status int) { requests.WithLabelValues(host, strconv.Itoa(status)).Inc() },
 	})
 	return source.PollWorld{
-		Registries: c.registries, Memory: db, NotFound: registry.ErrNotFound,
+		Registries: c.registries, Memory: db, Lead: db.Lead, NotFound: registry.ErrNotFound,
 		Deliver: srv.Polled, Rules: c.rules.Repositories(), Log: log,
 	}
 }

@@ -106,6 +106,9 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if err := db.TellOf(ctx, conf.rules.NoticeStates()); err != nil {
+		return err
+	}
 
 	secure, err := conf.tls(log)
 	if err != nil {
@@ -134,6 +137,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	q := queue.New(db, queueKinds, decodeSpec, log, queue.NewMetrics(metrics))
 
 	q.Gate = func(r trigger.Run, now time.Time) (time.Time, string) { return conf.rules.Gate(r.Rule, now) }
+	q.Tell = conf.rules.Notices
 	world := conf.pollWorld(clusters, db, srv, metrics, log)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure, log) })

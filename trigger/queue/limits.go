@@ -48,7 +48,8 @@ const (
 // backoff is the wait after a try, which counts from 1. A random half of it
 // keeps runs that failed together from coming back together.
 func backoff(r trigger.Run) time.Duration {
-	first, most := cmp.Or(r.FirstBackoff, firstBackoff), cmp.Or(r.MostBackoff, mostBackoff)
+	first, most := cmp.Or(r.FirstBackoff, firstBackoff), cmp.Or(r.MostBackoff, max(mostBackoff, r.FirstBackoff))
+	first = min(first, most)
 	d := most
 	if doublings := r.Attempt - 1; doublings < 32 && first <= most>>doublings {
 		d = first << doublings

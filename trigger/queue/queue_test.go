@@ -310,7 +310,8 @@ func TestBackoff(t *testing.T) {
 		{trigger.Run{Attempt: 9, FirstBackoff: time.Minute, MostBackoff: time.Hour}, time.Hour},
 		{trigger.Run{Attempt: 1 << 40, FirstBackoff: time.Minute, MostBackoff: time.Hour}, time.Hour},
 		{trigger.Run{Attempt: 5, MostBackoff: 3 * time.Second}, 3 * time.Second},
-		{trigger.Run{Attempt: 1, FirstBackoff: time.Minute}, 30 * time.Second},
+		{trigger.Run{Attempt: 3, FirstBackoff: time.Minute}, time.Minute},
+		{trigger.Run{Attempt: 1, MostBackoff: 100 * time.Millisecond}, 100 * time.Millisecond},
 	}
 	for _, tt := range tests {
 		seen := map[time.Duration]bool{}

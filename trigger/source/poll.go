@@ -99,6 +99,10 @@ type PollWorld struct {
 	Registries Registries
 	Memory     PollMemory
 
+	// Lead reports whether this is the dockbell that does a duty, of those that
+	// share a store.
+	Lead func(ctx context.Context, duty string) (bool, error)
+
 	// NotFound tells an answer of a registry that has no such repository or
 	// tag from its other errors.
 	NotFound error

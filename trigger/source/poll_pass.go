@@ -71,8 +71,25 @@ func (p *polling) until(ctx context.Context, next time.Time) bool {
 	}
 }
 
+// leads reports whether the pass is for this dockbell to do. Where it is not,
+// another one goes on from what the store remembers.
+func (p *polling) leads(ctx context.Context) bool {
+	leads, err := p.Lead(ctx, "poll/"+p.Name)
+	if err != nil && ctx.Err() == nil {
+		p.Log.Error("nothing is polled now: the store does not say who does it", "source", p.Name, "error", err)
+	}
+	if !leads {
+		clear(p.watched)
+		clear(p.paused)
+	}
+	return leads
+}
+
 // all looks at each repository of the source.
 func (p *polling) all(ctx context.Context) {
+	if !p.leads(ctx) {
+		return
+	}
 	p.pass++
 	p.look(ctx, func(string) bool { return true })
 }
@@ -80,6 +97,9 @@ func (p *polling) all(ctx context.Context) {
 // again looks at the repositories of those registries that were left alone and
 // may be asked by now, as far as the pass has not reached them.
 func (p *polling) again(ctx context.Context) {
+	if !p.leads(ctx) {
+		return
+	}
 	now := time.Now()
 	due := map[string]bool{}
 	for registry, until := range p.paused {

@@ -27,6 +27,8 @@ type scene struct {
 	t *testing.T
 	p *Poller
 
+	follows bool // another dockbell polls
+
 	mu      sync.Mutex
 	tags    map[string]map[string]string // by repository and tag: digest
 	fails   map[string]error             // by repository
@@ -93,6 +95,7 @@ func (s *scene) passes(p *polling) []string {
 func (s *scene) world() PollWorld {
 	return PollWorld{
 		Registries: s, Memory: s, NotFound: errAbsent, Log: slog.New(slog.DiscardHandler),
+		Lead: func(context.Context, string) (bool, error) { return !s.follows, nil },
 		Deliver: func(_ context.Context, _ string, _ []byte, events []trigger.Event) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
@@ -385,3 +388,20 @@ type pausedError struct{ until time.Time }
 
 func (e *pausedError) Error() string          { return "paused" }
 func (e *pausedError) PausedUntil() time.Time { return e.until }
+
+// Of several dockbells one polls. The next one goes on from where it was.
+func TestPollByOneOfSeveral(t *testing.T) {
+	s := newScene(t, "repositories: [r.example/shop/web]")
+	s.push("shop/web", "v1", 1)
+	p := s.start()
+	s.passes(p)
+	s.push("shop/web", "v2", 2)
+	s.follows = true
+	if got := s.passes(p); len(got) > 0 {
+		t.Errorf("said %q while another one polls", got)
+	}
+	s.follows = false
+	if got := s.passes(p); len(got) != 1 {
+		t.Errorf("said %q after that, want v2", got)
+	}
+}

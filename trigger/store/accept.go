@@ -155,6 +155,9 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 	if err != nil {
 		return trigger.Admitted{}, "", err
 	}
+	if held && r.State.Ended() {
+		key = nil // once it is released, the same event makes a run
+	}
 	claimable := r.State == trigger.Waiting && !r.After && !held
 	busy, lane := false, ""
 	if r.State == trigger.Waiting && takesTurns(r) {
@@ -186,8 +189,7 @@ func (w *writer) before(r trigger.Run, key []byte) (id int64, err error) {
 	return w.twin(r)
 }
 
-// keepFrom makes a run that something holds wait, or skips it. held reports
-// that it waits for the release.
+// keepFrom makes a run that something holds wait for the release, or skips it.
 func (w *writer) keepFrom(r *trigger.Run) (held bool, err error) {
 	if r.State != trigger.Waiting || r.After || r.Tells != 0 {
 		return false, nil
@@ -199,7 +201,6 @@ func (w *writer) keepFrom(r *trigger.Run) (held bool, err error) {
 	r.Reason = holdReason(*h)
 	if h.Digest != "" {
 		r.State, r.FinishedAt = trigger.Skipped, r.CreatedAt
-		return false, nil
 	}
 	return true, nil
 }

@@ -66,6 +66,10 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 		if err == nil {
 			err = w.end(r, trigger.Skipped, holdReason(h), h.At)
 		}
+		if err == nil {
+			// Once it is released, the same event makes a run.
+			err = w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", r.ID)
+		}
 	}
 	return err
 }
