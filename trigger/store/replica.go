@@ -16,12 +16,17 @@ const (
 	// that it is alive. After that they may take its runs.
 	leaseTime = 10 * time.Second
 
-	// beatEvery is how often it tells them.
-	beatEvery = 2 * time.Second
+	// beats is how often it tells them during a lease.
+	beats = 5
+
+	// leaveTimeout is how long a replica that ends tries to say so.
+	leaveTimeout = 2 * time.Second
 )
 
 // replica is this dockbell among those that share the store.
 type replica struct {
+	lasts time.Duration // of a lease; leaseTime, but in tests
+
 	mu     sync.Mutex
 	lease  context.Context
 	end    context.CancelCauseFunc
@@ -93,7 +98,7 @@ func (w *writer) rejoin() error {
 
 // leave lets the others take what is left at once.
 func (s *Store) leave() {
-	ctx, cancel := context.WithTimeout(context.Background(), beatEvery)
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 	defer cancel()
 	// If this fails they notice by themselves, a little later.
 	_ = s.writer.do(ctx, func(w *writer) error {
@@ -104,7 +109,7 @@ func (s *Store) leave() {
 
 // keepAlive tells the others that this replica is alive, until ctx ends.
 func (s *Store) keepAlive(ctx context.Context) {
-	tick := time.NewTicker(beatEvery)
+	tick := time.NewTicker(s.replica.lasts / beats)
 	defer tick.Stop()
 	for {
 		select {
@@ -136,7 +141,7 @@ func (r *replica) renew(sent time.Time, ends bool) {
 	if r.expiry != nil {
 		r.expiry.Stop()
 	}
-	r.expiry = time.AfterFunc(time.Until(sent.Add(leaseTime)), r.lapse)
+	r.expiry = time.AfterFunc(time.Until(sent.Add(r.lasts)), r.lapse)
 }
 
 // lapse ends the lease.
@@ -220,7 +225,7 @@ func (s *Store) dead(ctx context.Context) (map[int64]int64, error) {
 	for id, at := range seen {
 		if before, ok := s.replica.seen[id]; ok && before.beat == at.beat {
 			seen[id] = before
-			if now.Sub(before.since) > leaseTime {
+			if now.Sub(before.since) > s.replica.lasts {
 				dead[id] = at.beat
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 )
 
 // Store is a database in one SQLite file, or on a PostgreSQL server that
@@ -31,12 +32,16 @@ type Store struct {
 // sqlite:PATH, a file that no other dockbell has open, or a URL of PostgreSQL
 // as postgres://user@host/database. One that a newer version wrote is refused.
 func Open(ctx context.Context, location string) (*Store, error) {
+	return openLeased(ctx, location, leaseTime)
+}
+
+func openLeased(ctx context.Context, location string, lease time.Duration) (*Store, error) {
 	where, err := locate(location)
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{dialect: where.dialect}
-	s.bound = &sync.Map{}
+	s.bound, s.replica.lasts = &sync.Map{}, lease
 	s.close = sync.OnceValue(s.release)
 	if err := s.open(ctx, where); err != nil {
 		return nil, fmt.Errorf("store %s: %w", where, errors.Join(err, s.close()))
