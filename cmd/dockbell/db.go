@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,6 +45,28 @@ func dbCommand() *cobra.Command {
 					return err
 				}
 				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s is copied to %s\n", conf.shownStore(), args[0])
+				return err
+			},
+		},
+		copyCommand(location),
+		&cobra.Command{
+			Use:   "migrate",
+			Short: "Bring the store to the schema of this dockbell",
+			Long: `Bring the store to the schema of this dockbell, step by step. Starting does
+the same; this is for who wants to see it done before. An earlier dockbell
+refuses the store afterwards: make a backup first.`,
+			Example: `  dockbell db backup before.db && dockbell db migrate`,
+			Args:    cobra.NoArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				conf, err := location(cmd)
+				if err != nil {
+					return err
+				}
+				from, to, err := store.Migrate(cmd.Context(), conf.Store)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s had schema version %d and has %d\n", conf.shownStore(), from, to)
 				return err
 			},
 		},
@@ -101,4 +125,35 @@ that serves does so by itself every hour; this is for one that is stopped.`,
 		},
 	)
 	return cmd
+}
+
+// copyCommand copies a store to another database.
+func copyCommand(location func(*cobra.Command) (*config, error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "copy STORE",
+		Short: "Copy the store to another one, of SQLite or PostgreSQL, while no dockbell serves",
+		Long: `Copy all of the store that the configuration names to another one, which must
+be empty: sqlite:PATH, postgres://USER@HOST/DATABASE, or env:NAME for a
+variable that holds it, so that a password is not seen by others on this
+machine. Ids stay as they are, and what waits goes on waiting there. Afterwards
+let the configuration name the new store.`,
+		Example: `  dockbell db copy postgres://dockbell@db.example.com/dockbell
+  dockbell db copy env:DATABASE_URL --config dockbell.yaml`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			conf, err := location(cmd)
+			if err != nil {
+				return err
+			}
+			to := args[0]
+			if name, ok := strings.CutPrefix(to, "env:"); ok {
+				if to = os.Getenv(name); to == "" {
+					return fmt.Errorf("the environment variable %s is not set", name)
+				}
+			}
+			return store.Copy(cmd.Context(), conf.Store, to, func(c store.Copied) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: %d\n", c.Table, c.Rows)
+			})
+		},
+	}
 }
