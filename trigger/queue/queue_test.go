@@ -35,6 +35,7 @@ func (a act) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 type faulty struct {
 	*store.Store
 	claim, finish    atomic.Pointer[error]
+	lease            atomic.Pointer[context.Context]
 	claims, finishes atomic.Int64
 }
 
@@ -44,6 +45,13 @@ func (f *faulty) Claim(ctx context.Context, now time.Time, n int) ([]trigger.Run
 		return nil, time.Time{}, *err
 	}
 	return f.Store.Claim(ctx, now, n)
+}
+
+func (f *faulty) Lease() context.Context {
+	if l := f.lease.Load(); l != nil {
+		return *l
+	}
+	return f.Store.Lease()
 }
 
 func (f *faulty) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error) {
@@ -61,6 +69,7 @@ type rig struct {
 	store   *faulty
 	do      act
 	gate    func(trigger.Run, time.Time) (time.Time, string)
+	tell    func(trigger.Run, time.Time) []trigger.Run
 	metrics *prometheus.Registry
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -110,7 +119,7 @@ func (r *rig) start(grace time.Duration) {
 	}
 	r.metrics = prometheus.NewRegistry()
 	q := New(r.store, kinds, decode, slog.New(slog.DiscardHandler), NewMetrics(r.metrics))
-	q.Gate = r.gate
+	q.Gate, q.Tell = r.gate, r.tell
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.stopped = stop, make(chan struct{})
 	go func() {
@@ -143,7 +152,7 @@ func (r *rig) accept(change ...func(*trigger.Run)) int64 {
 	for _, f := range change {
 		f(&run)
 	}
-	e := trigger.Event{ID: fmt.Sprint(r.n), Source: "hub", Image: trigger.Image{Repository: "shop/web", Tag: "v1"}, ReceivedAt: now}
+	e := trigger.Event{ID: fmt.Sprint(r.n), Source: "hub", Image: trigger.Image{Repository: "shop/web", Tag: "v1", Digest: fmt.Sprint("sha256:", r.n)}, ReceivedAt: now}
 	rec, err := r.store.Accept(context.Background(), trigger.Delivery{Source: "hub", ReceivedAt: now}, []trigger.Planned{{Event: e, Runs: []trigger.Run{run}}})
 	if err != nil {
 		r.Fatal(err)
@@ -215,6 +224,18 @@ func TestOutcomes(t *testing.T) {
 			}
 			return nil
 		}, nil, trigger.Succeeded, "", 3},
+		{"nobody knows", fails(trigger.Uncertain(errors.New("no answer"))), nil, trigger.Unknown, "no answer", 1},
+		{"nobody knows, and it does no harm twice", func(_ context.Context, r trigger.Run, _ io.Writer) error {
+			if r.Attempt == 1 {
+				return trigger.Uncertain(errors.New("no answer"))
+			}
+			return nil
+		}, func(r *trigger.Run) { r.Kind = "set" }, trigger.Succeeded, "", 2},
+		{"rolled back", fails(&trigger.HoldError{Err: errors.New("no pod became ready"), Undone: true}), nil, trigger.RolledBack, "no pod became ready", 1},
+		{"bad, and not undone", fails(&trigger.HoldError{Err: errors.New("no pod became ready")}), nil, trigger.Failed, "no pod became ready", 1},
+		{"deadline", fails(trigger.Retry(errors.New("503"))), func(r *trigger.Run) {
+			r.Deadline, r.FirstBackoff, r.MostBackoff = 10*time.Second, 4*time.Second, 4*time.Second
+		}, trigger.Failed, "not done within 10s of its first try; last: 503", 3},
 		{"timeout", hang, timeout, trigger.Failed, "timed out after 5s: context deadline exceeded", 1},
 		{"timeout that says why", hangSaysWhy, func(r *trigger.Run) { timeout(r); r.Attempts = 2 }, trigger.Failed, "failed 2 times, as often as allowed; last: POST https://ci: timed out after 5s", 2},
 		{"success in spite of the time limit", func(ctx context.Context, _ trigger.Run, _ io.Writer) error { <-ctx.Done(); return nil }, timeout, trigger.Succeeded, "", 1},
@@ -241,6 +262,112 @@ func TestOutcomes(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A deadline counts from the first try: what a run waits for before that does
+// not use it up.
+func TestDeadlineBehindGate(t *testing.T) {
+	bubble(t, func(_ context.Context, r trigger.Run, _ io.Writer) error {
+		if r.Attempt == 1 {
+			return trigger.Retry(errors.New("503"))
+		}
+		return nil
+	}, func(r *rig) {
+		run, tries := r.ended(r.accept(func(run *trigger.Run) { run.Deadline, run.NotBefore = time.Minute, time.Now().Add(time.Hour) }))
+		if run.State != trigger.Succeeded || len(tries) != 2 {
+			t.Errorf("%+v, %+v", run, tries)
+		}
+	})
+}
+
+// A failure holds the digest where its action says so, or its rule.
+func TestFailureHolds(t *testing.T) {
+	for name, tt := range map[string]struct {
+		err    error
+		change func(*trigger.Run)
+		want   int
+	}{
+		"action":           {&trigger.HoldError{Err: errors.New("crashes")}, func(*trigger.Run) {}, 1},
+		"rule":             {errors.New("crashes"), func(r *trigger.Run) { r.HoldFailed = true }, 1},
+		"neither":          {errors.New("crashes"), func(*trigger.Run) {}, 0},
+		"rule, and a skip": {trigger.Skip("it is there"), func(r *trigger.Run) { r.HoldFailed = true }, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(context.Context, trigger.Run, io.Writer) error { return tt.err }, func(r *rig) {
+				run, _ := r.ended(r.accept(tt.change))
+				holds, err := r.store.Holds(context.Background(), false)
+				if err != nil || len(holds) != tt.want || tt.want > 0 && (holds[0].Reason != "crashes" || holds[0].Run != run.ID) {
+					t.Errorf("%+v, %v", holds, err)
+				}
+			})
+		})
+	}
+}
+
+// People are told of outcomes by runs of their own, and not of how those went.
+func TestTell(t *testing.T) {
+	var told atomic.Int64
+	bubble(t, func(_ context.Context, r trigger.Run, _ io.Writer) error {
+		if r.Tells == 0 {
+			return errors.New("broken")
+		}
+		told.Add(1)
+		return errors.New("nobody answers the phone")
+	}, func(r *rig) {
+		if err := r.store.TellOf(context.Background(), []string{"failed"}); err != nil {
+			t.Fatal(err)
+		}
+		r.tell = func(run trigger.Run, now time.Time) []trigger.Run {
+			if run.State != trigger.Failed || run.Reason != "broken" {
+				t.Errorf("told of %+v", run)
+			}
+			return []trigger.Run{{Rule: "notify/oncall", Kind: "call", Spec: json.RawMessage("{}"), Lane: "notify/oncall", Mode: trigger.Queue, Tells: run.ID, CreatedAt: now, NotBefore: now}}
+		}
+		r.stop()
+		<-r.stopped
+		r.start(time.Minute)
+		id := r.accept()
+		r.ended(id)
+		run, _ := r.ended(id + 1)
+		if run.State != trigger.Failed || run.Tells != id || run.Event.Tag != "v1" {
+			t.Errorf("%+v", run)
+		}
+		time.Sleep(time.Hour)
+		if n := told.Load(); n != 1 {
+			t.Errorf("told %d times", n)
+		}
+	})
+}
+
+// Without its lease a queue starts nothing and stops what it has in hand: that
+// may be done by another replica now.
+func TestLeaseLost(t *testing.T) {
+	bubble(t, func(ctx context.Context, run trigger.Run, _ io.Writer) error {
+		if run.Attempt == 1 {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		return nil
+	}, func(r *rig) {
+		lease, lose := context.WithCancel(context.Background())
+		r.store.lease.Store(&lease)
+		set := r.accept(func(r *trigger.Run) { r.Kind = "set" })
+		call := r.accept()
+		synctest.Wait()
+		lose()
+		synctest.Wait()
+		r.state(set, trigger.Waiting)
+		r.state(call, trigger.Unknown)
+		later := r.accept()
+		time.Sleep(time.Minute)
+		r.state(later, trigger.Waiting)
+		again, end := context.WithCancel(context.Background())
+		defer end()
+		r.store.lease.Store(&again)
+		if run, tries := r.ended(set); run.State != trigger.Succeeded || len(tries) != 2 {
+			t.Errorf("%+v, %+v", run, tries)
+		}
+	})
 }
 
 // A gate that has closed since a run was accepted, after a failure say, is
