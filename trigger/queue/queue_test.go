@@ -233,7 +233,7 @@ func TestOutcomes(t *testing.T) {
 		}, func(r *trigger.Run) { r.Kind = "set" }, trigger.Succeeded, "", 2},
 		{"rolled back", fails(&trigger.HoldError{Err: errors.New("no pod became ready"), Undone: true}), nil, trigger.RolledBack, "no pod became ready", 1},
 		{"bad, and not undone", fails(&trigger.HoldError{Err: errors.New("no pod became ready")}), nil, trigger.Failed, "no pod became ready", 1},
-		{"deadline", fails(trigger.Retry(errors.New("503"))), func(r *trigger.Run) {
+		{"deadline", fails(trigger.Retry(errors.New("503"))), func(r *trigger.Run) { r.Deadline, r.FirstBackoff = 10*time.Second, time.Minute }, trigger.Failed, "not done within 10s of its first try; last: 503", 1},
 			r.Deadline, r.FirstBackoff, r.MostBackoff = 10*time.Second, 4*time.Second, 4*time.Second
 		}, trigger.Failed, "not done within 10s of its first try; last: 503", 3},
 		{"timeout", hang, timeout, trigger.Failed, "timed out after 5s: context deadline exceeded", 1},
