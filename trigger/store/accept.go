@@ -427,7 +427,7 @@ func (w *writer) supersede(by trigger.Run) error {
 	var all []trigger.Run
 	why := supersededBy(by.ID)
 	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL
-		WHERE live_lane = ? AND state = 'waiting' AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING id, event_id, followed, tells`,
+		WHERE live_lane = ? AND `+waits+` AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING id, event_id, followed, tells`,
 		[]any{why, nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
 			var r trigger.Run
 			err := rows.Scan(&r.ID, &r.EventID, &r.Followed, &r.Tells)
@@ -456,6 +456,10 @@ func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", 
 // nobody has approved, to be ended.
 const dueAt = "CASE WHEN approved < approvals THEN approve_by ELSE not_before END"
 
+// waits is a condition that no index serves: where there is a better one, no
+// planner is to go through all that wait.
+const waits = "(state = 'waiting') IS TRUE"
+
 // promote makes the oldest live run of a lane claimable, unless it runs or the
 // lane is held.
 func (w *writer) promote(lane string) error {
@@ -469,7 +473,7 @@ func (w *writer) promote(lane string) error {
 		return nil
 	}
 	return w.exec("UPDATE runs SET due_at = "+dueAt+`
-		WHERE state = 'waiting' AND id = (SELECT id FROM runs WHERE live_lane = ? ORDER BY live_lane, id LIMIT 1)`, lane)
+		WHERE `+waits+` AND id = (SELECT id FROM runs WHERE live_lane = ? ORDER BY live_lane, id LIMIT 1)`, lane)
 }
 
 // startFollowers makes the runs claimable that wait for the others of their
@@ -477,8 +481,8 @@ func (w *writer) promote(lane string) error {
 func (w *writer) startFollowers(event int64) error {
 	w.due = true
 	return w.exec(`UPDATE runs SET due_at = not_before
-		WHERE event_id = ?1 AND after AND state = 'waiting'
-		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND NOT after AND state IN ('waiting', 'running'))`, event)
+		WHERE event_id = ?1 AND after AND `+waits+`
+		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND NOT after AND (state IN ('waiting', 'running')) IS TRUE)`, event)
 }
 
 // nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.

@@ -97,6 +97,21 @@ func (w *writer) lookAhead(ops []*op) error {
 	return w.ask(all)
 }
 
+// The questions of many operations, asked at once.
+const (
+	askKeys  = "SELECT dedupe, id, state FROM runs WHERE dedupe = ANY ($1)"
+	askTries = "SELECT id, state, attempt, owner FROM runs WHERE id = ANY ($1)"
+	askLanes = `SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
+			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
+		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
+			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
+			FROM runs r JOIN events e ON e.id = r.event_id
+			WHERE r.lane = l.lane AND r.state NOT IN ` + notStanding + ` ORDER BY r.id DESC LIMIT 1
+		) s ON TRUE`
+	askTags = `SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
+		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`
+)
+
 // ask sends all questions in one go.
 func (w *writer) ask(q question) error {
 	if q.empty() {
@@ -118,7 +133,7 @@ func (w *writer) ask(q question) error {
 		for _, k := range q.keys {
 			w.keys[string(k)] = duplicate{}
 		}
-		b.Queue("SELECT dedupe, id, state FROM runs WHERE dedupe = ANY ($1)", q.keys).Query(func(rows pgx.Rows) error {
+		b.Queue(askKeys, q.keys).Query(func(rows pgx.Rows) error {
 			var key []byte
 			var d duplicate
 			_, err := pgx.ForEachRow(rows, []any{&key, &d.id, &d.state}, func() error { w.keys[string(key)] = d; return nil })
@@ -126,13 +141,13 @@ func (w *writer) ask(q question) error {
 		})
 	}
 	if len(q.lanes) > 0 {
-		w.askLanes(b, q.lanes)
+		w.queueLanes(b, q.lanes)
 	}
 	if len(q.tags) > 0 {
-		w.askTags(b, q.tags)
+		w.queueTags(b, q.tags)
 	}
 	if len(q.tries) > 0 {
-		b.Queue("SELECT id, state, attempt, owner FROM runs WHERE id = ANY ($1)", q.tries).Query(func(rows pgx.Rows) error {
+		b.Queue(askTries, q.tries).Query(func(rows pgx.Rows) error {
 			var id int64
 			var p progress
 			_, err := pgx.ForEachRow(rows, []any{&id, &p.state, &p.attempt, &p.owner}, func() error { w.runs[id] = p; return nil })
@@ -148,16 +163,10 @@ func (w *writer) ask(q question) error {
 	return w.raw(func(ctx context.Context, c *pgx.Conn) error { return c.SendBatch(ctx, b).Close() })
 }
 
-func (w *writer) askLanes(b *pgx.Batch, lanes []string) {
+func (w *writer) queueLanes(b *pgx.Batch, lanes []string) {
 	slices.Sort(lanes)
 	lanes = slices.Compact(lanes)
-	b.Queue(`SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
-			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
-		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
-			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
-			FROM runs r JOIN events e ON e.id = r.event_id
-			WHERE r.lane = l.lane AND r.state NOT IN `+notStanding+` ORDER BY r.id DESC LIMIT 1
-		) s ON TRUE`, lanes).Query(func(rows pgx.Rows) error {
+	b.Queue(askLanes, lanes).Query(func(rows pgx.Rows) error {
 		for rows.Next() {
 			var lane string
 			var busy bool
@@ -177,14 +186,13 @@ func (w *writer) askLanes(b *pgx.Batch, lanes []string) {
 	})
 }
 
-func (w *writer) askTags(b *pgx.Batch, tags []repoTag) {
+func (w *writer) queueTags(b *pgx.Batch, tags []repoTag) {
 	repositories, names := make([]string, len(tags)), make([]string, len(tags))
 	for i, t := range tags {
 		w.looked[t] = false
 		repositories[i], names[i] = t.repository, t.tag
 	}
-	b.Queue(`SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
-		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`, repositories, names).Query(func(rows pgx.Rows) error {
+	b.Queue(askTags, repositories, names).Query(func(rows pgx.Rows) error {
 		var t repoTag
 		_, err := pgx.ForEachRow(rows, []any{&t.repository, &t.tag}, func() error { w.looked[t] = true; return nil })
 		return err
@@ -242,8 +250,9 @@ func (w *writer) flush() error {
 	if len(lanes) == 0 {
 		return nil
 	}
-	return w.exec(`UPDATE runs SET due_at = `+dueAt+` WHERE state = 'waiting' AND id IN (
-		SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) FROM unnest(?::text[]) AS l (lane))`, lanes)
+	return w.exec("UPDATE runs SET due_at = "+dueAt+` FROM (
+			SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest(?::text[]) AS l (lane)
+		) AS h WHERE id = h.head AND `+waits, lanes)
 }
 
 // giveBack lets the next transaction use the ids that this one did not need.

@@ -74,14 +74,16 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 	return err
 }
 
+// ofLane are the runs that wait in a lane that is held, or was.
+const ofLane = " WHERE lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
+
 // stopHeld makes the runs that wait in a lane wait for its release.
 func (w *writer) stopHeld(h trigger.Hold) error {
 	why := holdReason(h)
-	const waits = " lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
-	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs WHERE"+waits, nanos(h.At), why, h.Lane); err != nil {
+	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs"+ofLane, nanos(h.At), why, h.Lane); err != nil {
 		return err
 	}
-	return w.exec("UPDATE runs SET due_at = NULL, reason = ? WHERE"+waits, why, h.Lane)
+	return w.exec("UPDATE runs SET due_at = NULL, reason = ?"+ofLane, why, h.Lane)
 }
 
 // Release ends a hold. It is refused with a [trigger.RefusedError] where that
@@ -115,11 +117,10 @@ func (w *writer) resume(lane, why string, now time.Time) error {
 	if held, err := w.laneHeld(lane); err != nil || held {
 		return err
 	}
-	const waits = " lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
-	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs WHERE"+waits, nanos(now), why, lane); err != nil {
+	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs"+ofLane, nanos(now), why, lane); err != nil {
 		return err
 	}
-	if err := w.exec("UPDATE runs SET reason = ?, due_at = CASE WHEN live_lane IS NULL THEN "+dueAt+" END WHERE"+waits, why, lane); err != nil {
+	if err := w.exec("UPDATE runs SET reason = ?, due_at = CASE WHEN live_lane IS NULL THEN "+dueAt+" END"+ofLane, why, lane); err != nil {
 		return err
 	}
 	return w.promote(lane)

@@ -6,7 +6,12 @@ import (
 	"hash/fnv"
 	"net/url"
 	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
 	"testing"
+
+	"github.com/dockbell/dockbell/trigger"
 )
 
 // openPostgres gives each place a schema of its own on the server that
@@ -46,4 +51,144 @@ func postgresAt(t testing.TB, place string) string {
 	query.Set("search_path", schema)
 	u.RawQuery = query.Encode()
 	return u.String()
+}
+
+// Statements that change something find their rows by an index, and never by
+// reading a table, although the planner knows nothing of how it has grown.
+func TestPlansOfPostgres(t *testing.T) {
+	s := openPostgres(t, t.TempDir())
+	defer s.Close()
+	b := &bench{TB: t, Store: s, now: begin}
+	testFollowers(t, b)
+	exec(t, s, "UPDATE runs SET owner = 1 WHERE state = 'running'")
+	if _, err := b.Recover(t.Context(), b.now, never); err != nil {
+		t.Fatal(err)
+	}
+	b.accept(b.push("v98"), planned("y", trigger.Latest))
+	b.accept(b.push("v99"), planned("y", trigger.Latest))
+	for _, r := range b.claim(14) {
+		b.finish(r, trigger.Failed)
+	}
+	b.release(b.hold("y", ""))
+	if err := b.Retry(t.Context(), 14, "", b.now); err != nil {
+		t.Fatal(err)
+	}
+
+	queries := []string{askKeys, askTries, askLanes, askTags}
+	for q := range s.writer.stmts {
+		queries = append(queries, s.bind(q))
+	}
+	tables := regexp.MustCompile(`Seq Scan on (deliveries|events|runs|attempts|notes|votes)`)
+	backlog := regexp.MustCompile(`runs_state.*\n.*state = 'waiting'`)
+	planned := 0
+	for _, q := range queries {
+		if strings.HasPrefix(q, "INSERT INTO") && !strings.Contains(q, "SELECT") {
+			continue
+		}
+		plan := planOfPostgres(t, s, q)
+		if tables.MatchString(plan) {
+			t.Errorf("%s\nreads a whole table:\n%s", q, plan)
+		}
+		if backlog.MatchString(plan) && !strings.Contains(q, "lane = $") && !strings.Contains(q, "e.digest") {
+			t.Errorf("%s\nreads all that wait:\n%s", q, plan)
+		}
+		planned++
+	}
+	if planned < 20 {
+		t.Errorf("only %d statements were planned", planned)
+	}
+	for query, index := range map[string]string{
+		askKeys:  "runs_dedupe",
+		askLanes: "runs_lane",
+		askTags:  "events_observed",
+		"SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1":     "runs_due",
+		"SELECT id FROM runs WHERE due_at <= 1 ORDER BY due_at, id LIMIT 64":               "runs_due",
+		"SELECT id FROM runs WHERE live_lane = 'a' ORDER BY live_lane, id LIMIT 1":         "runs_live",
+		"SELECT 1 FROM runs r" + leftOver:                                                  "runs_state",
+		selectHolds + " WHERE released_at = 0 ORDER BY id":                                 "holds_open",
+		"UPDATE runs SET reason = '' WHERE event_id = 7 AND after AND " + waits:            "runs_event",
+		"UPDATE runs SET reason = '' WHERE live_lane = 'a' AND id < 7 AND " + waits:        "runs_live",
+		selectRuns + " WHERE r.state = 'waiting' AND r.state <> 'succeeded' ORDER BY r.id": "runs_state",
+	} {
+		if plan := planOfPostgres(t, s, query); !strings.Contains(plan, index) {
+			t.Errorf("%s\ndoes not use %s:\n%s", query, index, plan)
+		}
+	}
+}
+
+// planOfPostgres is how the writer's statements are carried out whatever their
+// parameters are.
+func planOfPostgres(t *testing.T, s *Store, query string) (plan string) {
+	t.Helper()
+	n := 0
+	for strings.Contains(query, fmt.Sprint("$", n+1)) {
+		n++
+	}
+	args := ""
+	if n > 0 {
+		args = "(NULL" + strings.Repeat(", NULL", n-1) + ")"
+	}
+	err := s.writer.do(t.Context(), func(w *writer) error {
+		for _, q := range []string{"SET LOCAL plan_cache_mode = force_generic_plan", "PREPARE planned AS " + query} {
+			if _, err := w.conn.ExecContext(t.Context(), q); err != nil {
+				return err
+			}
+		}
+		err := each(w.conn.QueryContext(t.Context(), "EXPLAIN EXECUTE planned"+args))(func(rows rowScanner) error {
+			var line string
+			err := rows.Scan(&line)
+			plan += line + "\n"
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		_, err = w.conn.ExecContext(t.Context(), "DEALLOCATE planned")
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%s\n%v", query, err)
+	}
+	return plan
+}
+
+func TestRefusedByPostgres(t *testing.T) {
+	location := postgresAt(t, t.TempDir())
+	s, err := Open(t.Context(), location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(t, s, "UPDATE dockbell_schema SET version = 9")
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	foreign := postgresAt(t, filepath.Join(t.TempDir(), "foreign"))
+	db, err := sql.Open("pgx", foreign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.ExecContext(t.Context(), "CREATE TABLE theirs (id int)"); err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(location)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u.User, u.Host = url.UserPassword("dockbell", "geheim"), "127.0.0.1:1"
+	for location, want := range map[string]string{
+		location:                                "it has schema version 9 and this dockbell knows up to 1; run the newer dockbell",
+		foreign:                                 "it is a database of another program",
+		u.String():                              "PostgreSQL does not answer",
+		"postgres://dockbell:geheim@db:port/db": "the URL cannot be read",
+	} {
+		s, err := Open(t.Context(), location)
+		if err == nil {
+			s.Close()
+			t.Fatalf("%s was opened", location)
+		}
+		if !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "geheim") {
+			t.Errorf("%s: %v, want %s", location, err, want)
+		}
+	}
 }

@@ -38,7 +38,7 @@ func replicas(t *testing.T, n int) []*bench {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { s.Close() })
-		all = append(all, &bench{TB: t, Store: s, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)})
+		all = append(all, &bench{TB: t, Store: s, now: begin})
 	}
 	return all
 }

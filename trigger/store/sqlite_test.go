@@ -41,7 +41,7 @@ func newBench(t testing.TB, path string) (*bench, *Store) {
 	t.Helper()
 	s := openAt(t, path)
 	t.Cleanup(func() { s.Close() })
-	return &bench{TB: t, Store: s, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}, s
+	return &bench{TB: t, Store: s, now: begin}, s
 }
 
 // Every statement is served by the index that was made for it, whatever the
