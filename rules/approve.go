@@ -73,3 +73,21 @@ func loadApproval(n strictyaml.Node) (a approval) {
 	}
 	return approval{count: s.Count, by: by, within: s.Within}
 }
+
+// Approval is what a rule asks of people.
+type Approval struct {
+	Index int      // of the rule in the file, from 0
+	Count int      // how many must say yes
+	By    []string // who they may be; nil for anybody
+}
+
+// Approvals are those of the rules that have one.
+func (s *Set) Approvals() []Approval {
+	var all []Approval
+	for i, r := range s.rules {
+		if a := r.gate.approve; a.count > 0 {
+			all = append(all, Approval{i, a.count, a.by})
+		}
+	}
+	return all
+}

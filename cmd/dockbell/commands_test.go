@@ -119,6 +119,7 @@ func TestWrongCommandLines(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	t.Setenv("SET_TOKEN", "hunter2")
+	t.Setenv("OTHER_TOKEN", "another")
 	out, errs, ok := dockbell(t, "", "check", configs+"/good/everything.yaml")
 	if want := configs + "/good/everything.yaml is good: 6 sources, 3 rules\n"; !ok || out != want || errs != "" {
 		t.Errorf("%t, %q, %q; want %q", ok, out, errs, want)

@@ -131,6 +131,9 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 	if c.rules != nil && root.Has("notify") {
 		c.rules.LoadNotices(root.Key("notify"), table, decodeSpec)
 	}
+	if root.Err() == nil { // else what is wrong with the people, or the rule, comes first
+		c.checkApprovals(root.Key("rules"))
+	}
 	for name, s := range c.sources {
 		if s.NeedsCertificate() && c.Server.TLS == nil {
 			sources.Key(name).Faultf("certificate needs server.tls: without TLS no client shows one")
@@ -217,6 +220,30 @@ func checkPeople(n strictyaml.Node, c configFile) {
 			at.Key("role").Faultf("must be approver (may approve, reject, hold and release) or admin (everything), not %q", p.Role)
 		}
 		check(at, name, p.Token)
+	}
+}
+
+// checkApprovals finds the rules whose runs could only expire. Who sends
+// server.token may be anybody.
+func (c *config) checkApprovals(n strictyaml.Node) {
+	if !c.Server.Token.IsZero() {
+		return
+	}
+	items := n.Items()
+	for _, a := range c.rules.Approvals() {
+		at := items[a.Index].Key("approve")
+		var unknown []string
+		for _, name := range a.By {
+			if _, ok := c.Server.People[name]; !ok {
+				unknown = append(unknown, name)
+			}
+		}
+		switch {
+		case len(c.Server.People) < a.Count:
+			at.Faultf("needs %d who may approve, and there are %d: name them in server.people, each with a token", a.Count, len(c.Server.People))
+		case len(unknown) > 0:
+			at.Faultf("%s cannot approve without a token: see server.people", strings.Join(unknown, ", "))
+		}
 	}
 }
 

@@ -55,7 +55,7 @@ func dbCommand() *cobra.Command {
 			Long: `Bring the store to the schema of this dockbell, step by step. Starting does
 the same; this is for who wants to see it done before. An earlier dockbell
 refuses the store afterwards: make a backup first.`,
-			Example: `  dockbell db backup before.db && dockbell db migrate`,
+			Example: `  dockbell db migrate --config dockbell.yaml`,
 			Args:    cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				conf, err := location(cmd)
