@@ -1,10 +1,11 @@
 # What a developer runs. `make run` and `make test` are all that a fresh
-# machine with Go needs; what else is missing is built or installed by them.
+# machine with Go needs; what else is missing is built or installed by them, or
+# they say which package of Debian has it.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.0
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check e2e bench fuzz parts clean
+.PHONY: build run test check e2e soak bench fuzz parts clean
 
 build: ## bin/dockbell, static
 	go build -o bin/dockbell ./cmd/dockbell
@@ -15,24 +16,29 @@ run: export REGISTRY_TOKEN ?= dev
 run: export HUB_TOKEN ?= dev
 run: export ALIYUN_TOKEN ?= dev
 run: export AZURE_TOKEN ?= dev
+run: export DOCKBELL_TOKEN ?= dev
 run: build ## serve config.example.yaml
 	bin/dockbell serve --config config.example.yaml --allow-commands
 
 test: check e2e ## everything
 
-check: ## format, vet, staticcheck, unit tests with the race detector
+check: ## format, vet, staticcheck, unit tests with the race detector, on a real PostgreSQL too
 	@unformatted=$$(gofmt -l cmd k8s rules trigger test); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
 	go vet ./...
 	cd test && go vet ./...
 	go run $(STATICCHECK) ./...
 	cd test && go run $(STATICCHECK) ./...
-	CGO_ENABLED=1 go test -race ./...
+	cd test && go run ./cmd/parts postgres -- env CGO_ENABLED=1 go -C .. test -race ./...
 
 parts: ## build the servers that the end-to-end tests talk to, once
 	cd test && go run ./cmd/parts build
 
 e2e: parts ## end-to-end tests on a real control plane and registry
 	cd test && go test -count=1 ./...
+
+SOAK ?= Killed|UnderLoad|Disk|ReadOnly|Damaged|Clock|Wait|Database|Replica
+soak: parts ## the tests of faults at full length: kills, full disks, lost databases, 100,000 runs that wait
+	cd test && DOCKBELL_SOAK=1 go test -count=1 -timeout 2h -v -run '$(SOAK)' ./e2e
 
 bench: parts ## measure beside what dockbell cannot be faster than
 	cd test && go run ./cmd/bench

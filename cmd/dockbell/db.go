@@ -81,11 +81,11 @@ refuses the store afterwards: make a backup first.`,
 					return err
 				}
 				problems, err := store.Check(cmd.Context(), conf.Store)
-				if err != nil {
-					return err
-				}
 				for _, p := range problems {
 					fmt.Fprintln(cmd.OutOrStdout(), p)
+				}
+				if err != nil {
+					return err
 				}
 				if len(problems) > 0 {
 					return errSilent

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,10 +22,12 @@ import (
 type daemon struct {
 	t     *testing.T
 	dir   string
+	argv  []string // the program, behind what it is started by
 	env   []string
 	hooks string // URL of the intake
 	admin string
 	cmd   *exec.Cmd
+	exit  <-chan error // how the program ended, once
 	log   *logBuffer
 }
 
@@ -32,11 +35,18 @@ type daemon struct {
 // stopped with the test, and its log shown when the test failed.
 func serve(t *testing.T, config string, env ...string) *daemon {
 	t.Helper()
-	d := &daemon{t: t, dir: t.TempDir(), log: &logBuffer{}, env: append(os.Environ(), append(env, "KUBECONFIG="+cluster.Kubeconfig)...)}
+	d := prepare(t, config, env...)
+	d.start()
+	return d
+}
+
+// prepare is serve without the start.
+func prepare(t *testing.T, config string, env ...string) *daemon {
+	t.Helper()
+	d := &daemon{t: t, dir: t.TempDir(), argv: []string{program}, log: &logBuffer{}, env: append(os.Environ(), append(env, "KUBECONFIG="+cluster.Kubeconfig)...)}
 	if err := os.WriteFile(filepath.Join(d.dir, "dockbell.yaml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.start()
 	t.Cleanup(func() {
 		d.stop()
 		if t.Failed() {
@@ -51,31 +61,72 @@ var listening = regexp.MustCompile(`msg=listening hooks=(\S+) admin=(\S+)`)
 // start starts it, again after kill or stop, and waits until it listens.
 func (d *daemon) start() {
 	d.t.Helper()
-	d.cmd = exec.Command(program, "serve", "--config", "dockbell.yaml", "--allow-commands")
-	d.cmd.Dir, d.cmd.Env = d.dir, d.env
-	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if !d.starts() {
+		d.t.Fatalf("dockbell does not start:\n%s", d.log.tail(50))
+	}
+}
+
+// starts is start for one that may refuse to; it reports whether it listens.
+func (d *daemon) starts() bool {
+	d.t.Helper()
+	cmd := d.command("serve", "--config", "dockbell.yaml", "--allow-commands")
 	d.log.expect(listening)
-	d.cmd.Stderr = d.log
-	if err := d.cmd.Start(); err != nil {
+	cmd.Stderr = d.log
+	if err := cmd.Start(); err != nil {
 		d.t.Fatal(err)
 	}
+	exit := make(chan error, 1)
+	go func() { exit <- cmd.Wait(); close(exit) }()
+	d.cmd, d.exit = cmd, exit
 	select {
 	case m := <-d.log.found:
 		d.hooks, d.admin = "http://"+m[1]+"/hooks/", "http://"+m[2]
-	case <-time.After(20 * time.Second):
+		return true
+	case err := <-exit:
+		if err == nil {
+			d.t.Error("it ended with status 0")
+		}
+		return false
+	case <-time.After(patience):
 		d.t.Fatalf("dockbell does not listen:\n%s", d.log.tail(50))
+		return false
 	}
+}
+
+// command is a call of the program, not started.
+func (d *daemon) command(args ...string) *exec.Cmd {
+	cmd := exec.Command(d.argv[0], append(slices.Clip(d.argv[1:]), args...)...)
+	cmd.Dir, cmd.Env = d.dir, d.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	return cmd
 }
 
 // kill ends it as a crash would.
 func (d *daemon) kill() {
 	_ = d.cmd.Process.Kill() // ended already is fine
-	_ = d.cmd.Wait()
+	<-d.exit
 }
 
 func (d *daemon) stop() {
+	if d.cmd == nil {
+		return // it was never started
+	}
 	_ = d.cmd.Process.Signal(syscall.SIGTERM) // ended already is fine
-	_ = d.cmd.Wait()
+	<-d.exit
+}
+
+// memory is how many megabytes it has in memory.
+func (d *daemon) memory() (megabytes int) {
+	d.t.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "VmRSS:")
+	if _, err := fmt.Sscanf(rest, "%d kB", &megabytes); err != nil {
+		d.t.Fatal(err)
+	}
+	return megabytes >> 10
 }
 
 // reply is what the intake answers.
@@ -86,8 +137,9 @@ type reply struct {
 		Event, Registry, Repository, Tag, Digest, Action, Ignored string
 		Runs                                                      []string
 	}
-	Ignored []struct{ Reason string }
-	Error   string
+	Ignored    []struct{ Reason string }
+	Error      string
+	RetryAfter string `json:"-"` // the header
 }
 
 // post sends a delivery. The error is that of the connection: whether it was
@@ -109,7 +161,7 @@ func (d *daemon) post(source string, body []byte, headers ...string) (reply, err
 	if err != nil {
 		return reply{}, err
 	}
-	r := reply{Status: resp.StatusCode}
+	r := reply{Status: resp.StatusCode, RetryAfter: resp.Header.Get("Retry-After")}
 	if err := json.Unmarshal(data, &r); err != nil {
 		return reply{}, fmt.Errorf("%s: %w", data, err)
 	}
@@ -133,9 +185,9 @@ func (d *daemon) mustPost(want int, source string, body []byte, headers ...strin
 
 // aRun is a run as the API shows it.
 type aRun struct {
-	ID, Event, Rule, Kind, Target, State, Reason, Image string
-	Attempt                                             int
-	Tries                                               []struct {
+	ID, Event, Rule, Kind, Target, Mode, State, Reason, Image string
+	Index, Attempt                                            int
+	Tries                                                     []struct {
 		State, Reason, Log string
 	}
 }
@@ -177,17 +229,17 @@ func (d *daemon) runs(query string) []aRun {
 // ended waits until no run is live, and gives them all.
 func (d *daemon) ended() []aRun {
 	d.t.Helper()
-	var runs []aRun
 	eventually(d.t, "all runs ended", func() error {
 		for _, state := range []string{"waiting", "running"} {
-			if live := d.runs("&state=" + state); len(live) > 0 {
-				return fmt.Errorf("%d are %s, as run %s of %s: %s", len(live), state, live[0].ID, live[0].Target, live[0].Reason)
+			var live struct{ Runs []aRun }
+			if d.get("/api/v1/runs?limit=1&state="+state, &live); len(live.Runs) > 0 {
+				r := live.Runs[0]
+				return fmt.Errorf("run %s of %s is %s: %s", r.ID, r.Target, r.State, r.Reason)
 			}
 		}
 		return nil
 	})
-	runs = d.runs("")
-	return runs
+	return d.runs("")
 }
 
 // show gives one run with its tries.
@@ -198,16 +250,20 @@ func (d *daemon) show(id string) aRun {
 	return r
 }
 
+// patience is for how long the tests wait for what must happen soon. In a soak
+// there is more to do.
+var patience = time.Duration(soak(1, 10)) * time.Minute
+
 // eventually asks until there is no error.
 func eventually(t *testing.T, what string, check func() error) {
 	t.Helper()
 	var err error
-	for end := time.Now().Add(60 * time.Second); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(30 * time.Millisecond) {
 		if err = check(); err == nil {
 			return
 		}
 	}
-	t.Fatalf("%s: not within a minute: %v", what, err)
+	t.Fatalf("%s: not within %s: %v", what, patience, err)
 }
 
 // logBuffer keeps what is written and tells when an expected line comes.
@@ -243,4 +299,11 @@ func (b *logBuffer) tail(n int) string {
 	defer b.mu.Unlock()
 	lines := strings.Split(strings.TrimSpace(string(b.text)), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
+}
+
+// count is how many lines match so far.
+func (b *logBuffer) count(pattern string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(regexp.MustCompile(pattern).FindAll(b.text, -1))
 }

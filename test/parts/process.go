@@ -30,6 +30,11 @@ type process struct {
 // gets no environment of the developer's: the registry and etcd take settings
 // from variables, kwok from a file in HOME.
 func start(dir, name string, argv ...string) (*process, error) {
+	return startAs(nil, dir, name, argv...)
+}
+
+// startAs starts it as another user; nil is the user of the test.
+func startAs(user *syscall.Credential, dir, name string, argv ...string) (*process, error) {
 	p := &process{name: name, log: filepath.Join(dir, name+".log"), done: make(chan struct{})}
 	out, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
@@ -42,7 +47,7 @@ func start(dir, name string, argv ...string) (*process, error) {
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
 	p.cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + os.TempDir(), "OTEL_TRACES_EXPORTER=none"} // the registry would look for a collector
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: user}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -87,7 +92,7 @@ func (p *process) alive() error {
 		return nil
 	}
 	tail := p.tail()
-	if strings.Contains(tail, "address already in use") {
+	if strings.Contains(strings.ToLower(tail), "address already in use") {
 		return fmt.Errorf("%w: %s\n%s", errPortTaken, p.name, tail)
 	}
 	return fmt.Errorf("%s ended: %s\n%s", p.name, p.cmd.ProcessState, tail)

@@ -114,7 +114,7 @@ func aside(ctx context.Context, location string, do func(dialect, *sql.DB) error
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if err := do(where.dialect, db); err != nil {
-		return fmt.Errorf("store %s: %w", where, err)
+		return fmt.Errorf("store %s: %w", where, advised(err))
 	}
 	return nil
 }

@@ -28,12 +28,22 @@ const (
 	// relisten is how long a lost connection is left alone.
 	relisten = time.Second
 
+	// awayFor is how long a server that did not answer is not asked again.
+	awayFor = 500 * time.Millisecond
+
 	// lookAnyway is how often the queue looks without having been told.
 	lookAnyway = 2 * time.Second
 )
 
 // postgres is the engine of a server.
-type postgres struct{ db *sql.DB }
+type postgres struct {
+	db *sql.DB
+
+	// While the server is away senders are told so at once, and not after the
+	// time that a search for it takes.
+	away  error
+	until time.Time
+}
 
 func (s *Store) openPostgres(ctx context.Context, where place) (engine, error) {
 	config, err := pgx.ParseConfig(where.config)
@@ -50,13 +60,13 @@ func (s *Store) openPostgres(ctx context.Context, where place) (engine, error) {
 	s.write.SetMaxOpenConns(1)
 	s.releases = append(s.releases, s.write.Close)
 	s.read = stdlib.OpenDB(*config)
-	s.read.SetMaxOpenConns(readers)
-	s.read.SetMaxIdleConns(readers)
+	s.read.SetMaxOpenConns(readers + 1) // one listens
+	s.read.SetMaxIdleConns(readers + 1)
 	s.releases = append(s.releases, s.read.Close)
 	if err := s.write.PingContext(ctx); err != nil {
 		return nil, fmt.Errorf("PostgreSQL does not answer: %s", scrub(err, where.config))
 	}
-	return &postgres{s.write}, nil
+	return &postgres{db: s.write}, nil
 }
 
 // withoutPassword is a URL as it may be shown.
@@ -80,7 +90,17 @@ func scrub(err error, location string) string {
 	return err.Error()
 }
 
-func (e *postgres) connect(ctx context.Context) (*sql.Conn, error) { return e.db.Conn(ctx) }
+func (e *postgres) connect(ctx context.Context) (*sql.Conn, error) {
+	if time.Now().Before(e.until) {
+		return nil, e.away
+	}
+	conn, err := e.db.Conn(ctx)
+	if err != nil {
+		e.away, e.until = fmt.Errorf("PostgreSQL does not answer: %w", err), time.Now().Add(awayFor)
+		return nil, e.away
+	}
+	return conn, nil
+}
 
 // begin waits for the other replicas' transactions to end and keeps them from
 // beginning another one. It reads after that, each statement on its own, what
@@ -115,7 +135,7 @@ func (e *postgres) tryBegin(w *writer) (alive bool, err error) {
 	if w.conn == nil {
 		if w.conn, err = e.connect(w.ctx); err != nil {
 			w.conn = nil
-			return false, fmt.Errorf("PostgreSQL does not answer: %w", err)
+			return false, err
 		}
 	}
 	begin := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d; %s; SELECT one FROM writer FOR UPDATE; SELECT id FROM replicas WHERE id = %d",
@@ -128,8 +148,15 @@ func (e *postgres) tryBegin(w *writer) (alive bool, err error) {
 		alive = results[len(results)-1].CommandTag.RowsAffected() == 1
 		return nil
 	})
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && refused.Code == readOnlyTransaction {
+		w.disconnect() // it is the standby now; another address may be that of the primary
+	}
 	return alive, err
 }
+
+// readOnlyTransaction is what a standby says to those who want to write.
+const readOnlyTransaction = "25006"
 
 // commit also tells the other replicas when something may be due.
 func (e *postgres) commit(w *writer) error {

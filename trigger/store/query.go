@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/dockbell/dockbell/trigger"
 )
 
@@ -66,17 +68,36 @@ func (l *nameList) Scan(v any) error {
 }
 
 // query reads beside the writer.
-func (s *Store) query(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	return s.read.QueryContext(ctx, s.bind(query), s.values(args)...)
+func (s *Store) query(ctx context.Context, query string, args ...any) (rows *sql.Rows, err error) {
+	err = s.again(ctx, func() error {
+		rows, err = s.read.QueryContext(ctx, s.bind(query), s.values(args)...)
+		return err
+	})
+	return rows, err
 }
 
 // queryRow reads one row beside the writer; ok is false when there is none.
 func (s *Store) queryRow(ctx context.Context, query string, args []any, into ...any) (ok bool, err error) {
-	err = s.read.QueryRowContext(ctx, s.bind(query), s.values(args)...).Scan(into...)
+	err = s.again(ctx, func() error {
+		return s.read.QueryRowContext(ctx, s.bind(query), s.values(args)...).Scan(into...)
+	})
 	if errors.Is(err, sql.ErrNoRows) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// again reads once more where a server may have been restarted since its
+// connection was used last.
+func (s *Store) again(ctx context.Context, read func() error) (err error) {
+	var said *pgconn.PgError // by the server, which was there
+	for range 1 + readers {  // as many connections may be stale
+		err = read()
+		if err == nil || !s.shared || ctx.Err() != nil || errors.Is(err, sql.ErrNoRows) || errors.As(err, &said) {
+			return err
+		}
+	}
+	return err
 }
 
 // Runs lists runs, newest first.

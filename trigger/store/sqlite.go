@@ -11,7 +11,8 @@ import (
 	"strings"
 	"syscall"
 
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	sqlitedriver "modernc.org/sqlite" // the driver "sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 )
 
 // Readers are separate connections: a list never waits for the writer.
@@ -105,4 +106,22 @@ func (e *sqlite) rollback(w *writer) error {
 
 func isNoTransaction(err error) bool {
 	return strings.Contains(err.Error(), "no transaction is active")
+}
+
+// damaged reports whether SQLite met something that is not as it wrote it.
+func damaged(err error) bool {
+	var e *sqlitedriver.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	kind := e.Code() & 0xff // an extended code has more above
+	return kind == sqlite3.SQLITE_CORRUPT || kind == sqlite3.SQLITE_NOTADB
+}
+
+// advised says what to do about a damaged file.
+func advised(err error) error {
+	if !damaged(err) {
+		return err
+	}
+	return fmt.Errorf("%w: the file is damaged; stop dockbell, look at it with `dockbell db check`, and put a backup in its place", err)
 }

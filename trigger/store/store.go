@@ -44,7 +44,7 @@ func openLeased(ctx context.Context, location string, lease time.Duration) (*Sto
 	s.bound, s.replica.lasts = &sync.Map{}, lease
 	s.close = sync.OnceValue(s.release)
 	if err := s.open(ctx, where); err != nil {
-		return nil, fmt.Errorf("store %s: %w", where, errors.Join(err, s.close()))
+		return nil, fmt.Errorf("store %s: %w", where, errors.Join(advised(err), s.close()))
 	}
 	return s, nil
 }
@@ -107,12 +107,13 @@ func (s *Store) release() error {
 	return errors.Join(errs...)
 }
 
-// Ping reports whether the store can be read and its writer answers.
+// Ping reports whether the store can be read, and its writer answers and has
+// met no damage.
 func (s *Store) Ping(ctx context.Context) error {
 	if _, err := s.queryRow(ctx, "SELECT 1", nil, new(int)); err != nil {
 		return err
 	}
-	return s.writer.do(ctx, func(*writer) error { return nil })
+	return s.writer.do(ctx, func(w *writer) error { return w.damage })
 }
 
 // Wake receives when a run may have become due.

@@ -39,6 +39,8 @@ type writer struct {
 	tells    map[string]bool // outcomes that people are told of
 	memory
 	ahead
+
+	damage error // that the database was found to be damaged
 }
 
 // engine is how a database begins and ends a transaction.
@@ -133,13 +135,23 @@ func (w *writer) write(ops []*op) {
 	err := w.transaction(ops)
 	if err != nil && len(ops) > 1 && w.conn != nil {
 		for _, o := range ops {
-			o.result <- w.transaction([]*op{o})
+			w.answer(o, w.transaction([]*op{o}))
 		}
 		return
 	}
 	for _, o := range ops {
-		o.result <- err
+		w.answer(o, err)
 	}
+}
+
+// answer tells how an operation went, and keeps in mind that the database is
+// damaged: that does not pass.
+func (w *writer) answer(o *op, err error) {
+	if damaged(err) {
+		err = advised(err)
+		w.damage = err
+	}
+	o.result <- err
 }
 
 func (w *writer) transaction(ops []*op) error {
