@@ -88,6 +88,7 @@ func TestCopy(t *testing.T) {
 
 // What a dockbell serves from is not copied.
 func TestCopyInUse(t *testing.T) {
+	t.Parallel()
 	place := t.TempDir()
 	s := openPostgres(t, place)
 	defer s.Close()

@@ -49,6 +49,7 @@ func postgresAt(t testing.TB, place string) string {
 	}
 	query := u.Query()
 	query.Set("search_path", schema)
+	query.Set("application_name", schema)
 	u.RawQuery = query.Encode()
 	return u.String()
 }

@@ -46,6 +46,7 @@ func replicas(t *testing.T, n int) []*bench {
 // The runs of a replica that shows no sign of life are taken over, after a
 // lease has passed and not before.
 func TestTakeOver(t *testing.T) {
+	t.Parallel()
 	r := replicas(t, 2)
 	dies, takes := r[0], r[1]
 	dies.accept(dies.push("v1"), planned("a", trigger.Queue))
@@ -78,6 +79,7 @@ func TestTakeOver(t *testing.T) {
 // A replica that the others took for dead can record nothing of what it did
 // before, and goes on as a new one.
 func TestLeaseLost(t *testing.T) {
+	t.Parallel()
 	r := replicas(t, 2)
 	lost, other := r[0], r[1]
 	lost.accept(lost.push("v1"), planned("a", trigger.Queue))
@@ -104,6 +106,7 @@ func TestLeaseLost(t *testing.T) {
 // One that cannot reach the database stops by itself before the others take
 // its runs.
 func TestLeaseLapses(t *testing.T) {
+	t.Parallel()
 	place := t.TempDir()
 	p := newProxy(t, postgresAt(t, place))
 	s, err := openLeased(t.Context(), p.location, time.Second)
@@ -121,6 +124,7 @@ func TestLeaseLapses(t *testing.T) {
 
 // A duty is one replica's, and another's when that one has ended.
 func TestLead(t *testing.T) {
+	t.Parallel()
 	r := replicas(t, 2)
 	leads := func(b *bench) bool {
 		t.Helper()
@@ -146,9 +150,14 @@ func TestLead(t *testing.T) {
 
 // What one replica accepts wakes the others.
 func TestWakeOthers(t *testing.T) {
+	t.Parallel()
 	r := replicas(t, 2)
 	other := r[1].Wake()
-	time.Sleep(3 * lookAnyway / 2) // so that it listens
+	until(t, "both listening", func() bool {
+		var n int
+		ok, err := r[0].queryRow(t.Context(), "SELECT count(*) FROM pg_stat_activity WHERE application_name = current_setting('application_name') AND query LIKE 'LISTEN%'", nil, &n)
+		return ok && err == nil && n == 2
+	})
 	for len(other) > 0 {
 		<-other
 	}
@@ -162,6 +171,7 @@ func TestWakeOthers(t *testing.T) {
 
 // Replicas that work on one database at once do each run once.
 func TestReplicasAtOnce(t *testing.T) {
+	t.Parallel()
 	r := replicas(t, 3)
 	const runs = 300
 	var done [runs + 1]atomic.Int64
@@ -293,6 +303,7 @@ func (p *proxy) drop() {
 // Runs that were claimed when the answer of the database got lost are not
 // forgotten: the next claim gives them.
 func TestLostAnswer(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t, postgresAt(t, t.TempDir()))
 	s, err := Open(t.Context(), p.location)
 	if err != nil {
@@ -323,6 +334,7 @@ func TestLostAnswer(t *testing.T) {
 
 // Connections that break at any moment lose nothing, and leave nothing stuck.
 func TestBrokenConnections(t *testing.T) {
+	t.Parallel()
 	p := newProxy(t, postgresAt(t, t.TempDir()))
 	s, err := Open(t.Context(), p.location)
 	if err != nil {
