@@ -61,9 +61,9 @@ type Result struct {
 // CutOff is the result of a run that was stopped in the middle.
 func CutOff(repeatable bool, now time.Time) Result {
 	if repeatable {
-		return Result{State: Waiting, At: now, NotBefore: now, Reason: "dockbell stopped while this ran"}
+		return Result{State: Waiting, At: now, NotBefore: now, Reason: "dockbell stopped, or lost its store, while this ran"}
 	}
-	return Result{State: Unknown, At: now, Reason: "dockbell stopped while this ran; whether it had its effect is not known, so it is not repeated"}
+	return Result{State: Unknown, At: now, Reason: "dockbell stopped, or lost its store, while this ran; whether it had its effect is not known, so it is not repeated"}
 }
 
 // EventRecord is a recorded event with what became of it.

@@ -329,7 +329,7 @@ func networks(n strictyaml.Node, list []string) []netip.Prefix {
 // decodeSpec reads a stored specification as strictly as the file was read.
 func decodeSpec(spec json.RawMessage) func(any) error {
 	return func(v any) error {
-		n, err := strictyaml.Parse("specification", bytes.NewReader(spec))
+		n, err := strictyaml.ParseJSON("specification", spec)
 		if err != nil {
 			return err
 		}

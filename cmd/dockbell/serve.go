@@ -106,6 +106,9 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
+	if db.Fresh() {
+		log.Info("the store is new: nothing is known of earlier pushes", "store", conf.shownStore())
+	}
 	if err := db.TellOf(ctx, conf.rules.NoticeStates()); err != nil {
 		return err
 	}

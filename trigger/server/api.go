@@ -243,6 +243,9 @@ func (s *Server) delivery(ctx context.Context, id int64) (trigger.Delivery, erro
 }
 
 func viewRun(r trigger.Run) RunView {
+	if r.State == trigger.Waiting && r.Reason == "" {
+		r.Reason = "waits for its turn in the lane"
+	}
 	return RunView{
 		Run: r, Image: r.Event.Image.String(), Timeout: span(r.Timeout), Deadline: span(r.Deadline),
 		FirstBackoff: span(r.FirstBackoff), MostBackoff: span(r.MostBackoff),

@@ -74,7 +74,8 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
 	defer cancel()
-	if err := configured.Admit(ctx, s.request(r, nil)); err != nil {
+	req := s.request(r)
+	if err := configured.Admit(ctx, req); err != nil {
 		s.unauthorized(w, r, name, err)
 		return
 	}
@@ -96,7 +97,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, name, verdictMalformed, http.StatusBadRequest, "the body could not be read to its end")
 		return
 	}
-	req := s.request(r, body)
+	req.Body = body
 	src, err := configured.Verify(ctx, req)
 	if err != nil {
 		s.unauthorized(w, r, name, err)
@@ -176,9 +177,10 @@ func fromQuery(r *http.Request) {
 	r.URL.RawQuery = query.Encode()
 }
 
-// request is a delivery with all by which its sender can be known.
-func (s *Server) request(r *http.Request, body []byte) source.Request {
-	req := source.Request{Query: r.URL.Query(), Header: r.Header, Body: body, From: sender(r, s.TrustedProxies)}
+// request is a delivery with all by which its sender can be known, but for the
+// body.
+func (s *Server) request(r *http.Request) source.Request {
+	req := source.Request{Query: r.URL.Query(), Header: r.Header, From: sender(r, s.TrustedProxies)}
 	if r.TLS != nil {
 		req.Certificates = r.TLS.PeerCertificates
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto"
 	"crypto/hmac"
 	"crypto/rand"
@@ -26,6 +27,8 @@ import (
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"github.com/dockbell/dockbell/trigger"
 )
 
 const webDigest = "sha256:2222222222222222222222222222222222222222222222222222222222222222"
@@ -587,5 +590,43 @@ func TestGetBesideGitea(t *testing.T) {
 	target := "/hooks/all?token=" + token + "&payload=" + url.QueryEscape(hubPush("shop/web", "v1"))
 	if w := ask(s.hooks, http.MethodGet, target, ""); w.Code != http.StatusMethodNotAllowed {
 		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+// agreeing is a store that accepts everything and keeps nothing.
+type agreeing struct{ Store }
+
+func (agreeing) Accept(_ context.Context, _ trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
+	receipt := trigger.Receipt{Delivery: 1, Events: make([]trigger.ReceiptEvent, len(planned))}
+	for i, p := range planned {
+		receipt.Events[i] = trigger.ReceiptEvent{ID: 1, Runs: make([]trigger.Admitted, len(p.Runs))}
+		for j := range p.Runs {
+			receipt.Events[i].Runs[j] = trigger.Admitted{ID: 1, New: true}
+		}
+	}
+	return receipt, nil
+}
+
+// BenchmarkDeliver is what a delivery costs besides the connection and the
+// store.
+func BenchmarkDeliver(b *testing.B) {
+	s := newStation(b)
+	s.use(agreeing{s.store})
+	for _, bench := range []struct {
+		name, target, body string
+		header             []string
+	}{
+		{"distribution", "/hooks/registry", envelope(registryEvent("a", "push", "shop/web", "v1")), []string{"Authorization", bearer}},
+		{"dockerhub", "/hooks/hub?token=" + token, hubPush("shop/web", "v1"), nil},
+		{"auto", "/hooks/several", envelope(registryEvent("a", "push", "shop/web", "v1")), []string{"Authorization", bearer}},
+	} {
+		b.Run(bench.name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if w := s.post(bench.target, bench.body, bench.header...); w.Code != http.StatusAccepted {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+		})
 	}
 }

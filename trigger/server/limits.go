@@ -34,6 +34,10 @@ const (
 	// program stops.
 	shutdownTimeout = 5 * time.Second
 
+	// collectTimeout is how long the metrics wait for the store; without it
+	// they are given without what it knows.
+	collectTimeout = 3 * time.Second
+
 	// defaultPage and maxPage bound a list of the API.
 	defaultPage = 50
 	maxPage     = 1000

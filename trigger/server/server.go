@@ -106,7 +106,7 @@ func (s *Server) Admin() http.Handler {
 	r := mux.NewRouter()
 	r.HandleFunc("/healthz", s.health).Methods(http.MethodGet)
 	r.HandleFunc("/readyz", s.ready).Methods(http.MethodGet)
-	r.Handle("/metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{})).Methods(http.MethodGet)
+	r.Handle("/metrics", promhttp.HandlerFor(s.Metrics, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})).Methods(http.MethodGet)
 	for path, handler := range map[string]http.HandlerFunc{
 		"/runs":            s.api(s.listRuns),
 		"/runs/{id}":       s.api(s.showRun),
@@ -210,7 +210,9 @@ var waitingRuns = prometheus.NewDesc("dockbell_runs_waiting", "Accepted runs tha
 func (liveRuns) Describe(ch chan<- *prometheus.Desc) { ch <- waitingRuns }
 
 func (l liveRuns) Collect(ch chan<- prometheus.Metric) {
-	waiting, _, err := l.store.Live(context.Background())
+	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+	defer cancel()
+	waiting, _, err := l.store.Live(ctx)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(waitingRuns, err)
 		return

@@ -41,7 +41,7 @@ const token = "hunter2-the-secret"
 
 // station is a server on a real store, with what it has logged.
 type station struct {
-	t     *testing.T
+	t     testing.TB
 	dir   string
 	store *store.Store
 	close func() // the store
@@ -74,7 +74,7 @@ func match(e trigger.Event, now time.Time) ([]trigger.Run, string) {
 	return []trigger.Run{run}, ""
 }
 
-func newStation(t *testing.T) *station {
+func newStation(t testing.TB) *station {
 	t.Helper()
 	t.Setenv("TEST_TOKEN", token)
 	s := &station{t: t, dir: t.TempDir(), log: &buffer{}, sources: sources, match: match}

@@ -204,9 +204,12 @@ func readCEData(raw json.RawMessage) (ceData, error) {
 	return data, nil
 }
 
+// ceMarks separate the words in a key.
+var ceMarks = strings.NewReplacer("-", "", "_", "")
+
 func (d ceData) add(keys map[string]json.RawMessage) {
 	for key, value := range keys {
-		key = strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(key))
+		key = ceMarks.Replace(strings.ToLower(key))
 		if _, ok := d[key]; !ok {
 			d[key] = value
 		}

@@ -1,6 +1,9 @@
 package source
 
-import "testing"
+import (
+	"reflect"
+	"testing"
+)
 
 func TestNotDistribution(t *testing.T) {
 	refused(t, "distribution", map[string]string{
@@ -14,3 +17,30 @@ func TestNotDistribution(t *testing.T) {
 }
 
 func FuzzParseDistribution(f *testing.F) { fuzzParse(f, "distribution") }
+
+// Reading all events at once gives what reading each by itself does.
+func FuzzEnvelope(f *testing.F) {
+	for _, d := range cases(f, "distribution") {
+		f.Add(d.body)
+	}
+	for _, body := range []string{
+		`{"events": [null, {"action": "push"}]}`,
+		`{"events": [{"id": "a", "action": "push"}, {"id": "b"}], "events": [{"action": "pull"}]}`,
+		`{"events": [{"id": "a"}], "events": null}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var whole distributionEnvelope[*distributionEvent]
+		if readJSON(body, &whole) != nil {
+			return // then each is read by itself
+		}
+		var parts distributionEnvelope[each[distributionEvent]]
+		if err := readJSON(body, &parts); err != nil {
+			t.Fatalf("by itself: %v", err)
+		}
+		if got := singly(whole.Events); !reflect.DeepEqual(got, parts.Events) {
+			t.Errorf("at once:\n%+v\nby itself:\n%+v", got, parts.Events)
+		}
+	})
+}

@@ -97,10 +97,7 @@ func readGoogle(body []byte) (googlePush, error) {
 		return push, nil
 	}
 	push.googleImage = googleImage{}
-	// The standard alphabet with padding is documented; the other one cannot
-	// be taken for it.
-	data := strings.NewReplacer("-", "+", "_", "/", "=", "").Replace(push.Message.Data)
-	text, err := base64.RawStdEncoding.DecodeString(data)
+	text, err := base64.RawStdEncoding.DecodeString(googleAlphabet.Replace(push.Message.Data))
 	if err != nil {
 		return googlePush{}, fmt.Errorf("message.data: %w", err)
 	}
@@ -110,6 +107,10 @@ func readGoogle(body []byte) (googlePush, error) {
 	}
 	return push, nil
 }
+
+// googleAlphabet makes the standard one without padding of both. That with
+// padding is documented; the other one cannot be taken for it.
+var googleAlphabet = strings.NewReplacer("-", "+", "_", "/", "=", "")
 
 // googleID reads the id of a message, which is digits in a string.
 func googleID(raw json.RawMessage) string {

@@ -143,12 +143,15 @@ func (d harborDelivery) oldEvents() ([]trigger.Event, error) {
 	})
 }
 
+// harborMarks separate the words in the name of a type.
+var harborMarks = strings.NewReplacer("_", "", ".", "")
+
 // harborVerdict is the action of a type of event, and why it starts nothing.
 // A type has up to three names: PUSH_ARTIFACT, harbor.artifact.pushed as a
 // CloudEvent, pushImage before 2.0 and in Tencent's registry.
 func harborVerdict(kind string) (action, ignored string) {
 	kind = strings.TrimPrefix(strings.ToLower(kind), "harbor.")
-	kind = strings.NewReplacer("_", "", ".", "").Replace(kind)
+	kind = harborMarks.Replace(kind)
 	switch kind {
 	case "pushartifact", "artifactpushed", "pushimage":
 		return trigger.Push, ""

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -50,11 +51,30 @@ type each[T any] struct {
 
 func (e *each[T]) UnmarshalJSON(b []byte) error {
 	if len(b) == 0 || b[0] != '{' {
-		e.err = errors.New("not an object")
+		e.err = errNoObject
 		return nil
 	}
 	e.err = readable(json.Unmarshal(b, &e.value))
 	return nil
+}
+
+var errNoObject = errors.New("not an object")
+
+// singly makes the elements of a batch of what was read of it at once, where
+// null is nil.
+func singly[T any](all []*T) []each[T] {
+	if all == nil {
+		return nil
+	}
+	elements := make([]each[T], len(all))
+	for i, value := range all {
+		if value == nil {
+			elements[i].err = errNoObject
+			continue
+		}
+		elements[i].value = *value
+	}
+	return elements
 }
 
 // batch parses the elements one by one. Those that cannot be understood become
@@ -112,14 +132,26 @@ func host(candidates ...string) string {
 	return ""
 }
 
+// readText reads a string of a body that has been decoded; ok is false when it is
+// something else. Most strings stand there as they are, and decoding costs more
+// than all that is done with them afterwards.
+func readText(raw []byte) (s string, ok bool) {
+	if n := len(raw); n > 1 && raw[0] == '"' && raw[n-1] == '"' && bytes.IndexByte(raw, '\\') < 0 && utf8.Valid(raw) {
+		return string(raw[1 : n-1]), true
+	}
+	err := json.Unmarshal(raw, &s)
+	return s, err == nil
+}
+
 // moment reads a time in any of the forms that senders use: RFC 3339, the
 // same without a zone and "2006-01-02 15:04:05" in the zone given, and seconds
 // since 1970 as a number or a string of one. What it cannot read, and what
 // cannot be the time of a push, is the zero time: not told.
 func moment(raw json.RawMessage, zone *time.Location) time.Time {
 	var t time.Time
-	if s := string(raw); len(s) > 1 && s[0] == '"' {
-		if json.Unmarshal(raw, &s) != nil {
+	if len(raw) > 1 && raw[0] == '"' {
+		s, ok := readText(raw)
+		if !ok {
 			return t
 		}
 		for _, layout := range []string{time.RFC3339, "2006-01-02 15:04:05", "2006-01-02T15:04:05"} {

@@ -29,3 +29,14 @@ func TestMoment(t *testing.T) {
 		}
 	}
 }
+
+// A string is read as encoding/json reads it, whatever the way.
+func TestReadText(t *testing.T) {
+	for _, raw := range []string{`"plain"`, `""`, `"Größe"`, `"a\"b"`, `"a\\"`, `"\u00e4"`, "\"\xff\"", "\"a\xc3\"", `null`, `7`, `{}`, `["a"]`, `"`, ``} {
+		var want string
+		err := json.Unmarshal([]byte(raw), &want)
+		if got, ok := readText([]byte(raw)); got != want || ok != (err == nil) {
+			t.Errorf("readText(%s) = %q, %t, want %q, %v", raw, got, ok, want, err)
+		}
+	}
+}

@@ -35,12 +35,10 @@ func takeApart(address, repository string) (registry, name, tag string) {
 type freeText string
 
 func (f *freeText) UnmarshalJSON(b []byte) error {
-	var s string
 	var n json.Number
-	switch {
-	case json.Unmarshal(b, &s) == nil:
+	if s, ok := readText(b); ok {
 		*f = freeText(s)
-	case json.Unmarshal(b, &n) == nil:
+	} else if json.Unmarshal(b, &n) == nil {
 		*f = freeText(n)
 	}
 	return nil

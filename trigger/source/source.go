@@ -246,8 +246,8 @@ var ErrUnauthorized = errors.New("unauthorized")
 // Admit refuses a request by what comes before its body, where no body could
 // make it good. Its errors are those of Verify.
 func (s *Source) Admit(ctx context.Context, r Request) error {
-	if len(s.from) > 0 && !slices.ContainsFunc(s.from, func(p netip.Prefix) bool { return p.Contains(r.From.Unmap()) }) {
-		return fmt.Errorf("%w: %s is not one of the addresses that the source takes requests from", ErrUnauthorized, r.From)
+	if err := s.admitFrom(r.From); err != nil {
+		return err
 	}
 	if s.senders == nil {
 		return s.auth.early(ctx, r)
@@ -263,12 +263,19 @@ func (s *Source) Admit(ctx context.Context, r Request) error {
 	return refused
 }
 
+func (s *Source) admitFrom(from netip.Addr) error {
+	if len(s.from) > 0 && !slices.ContainsFunc(s.from, func(p netip.Prefix) bool { return p.Contains(from.Unmap()) }) {
+		return fmt.Errorf("%w: %s is not one of the addresses that the source takes requests from", ErrUnauthorized, from)
+	}
+	return nil
+}
+
 // Verify checks who sent a request, and gives the source to go on with: this
 // one, or that of its senders which the request is from. Every failure is an
 // ErrUnauthorized, except when the credentials cannot be checked now, which is
 // not the sender's fault.
 func (s *Source) Verify(ctx context.Context, r Request) (*Source, error) {
-	if err := s.Admit(ctx, r); err != nil {
+	if err := s.admitFrom(r.From); err != nil {
 		return nil, err
 	}
 	if s.senders != nil {

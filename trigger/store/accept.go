@@ -30,7 +30,11 @@ import (
 // or superseded: what the lane holds or is about to.
 func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
 	var receipt trigger.Receipt
-	err := s.writer.doAsking(ctx, questionsOf(planned), func(w *writer) (err error) {
+	var q question
+	if s.shared {
+		q = questionsOf(planned)
+	}
+	err := s.writer.doAsking(ctx, q, func(w *writer) (err error) {
 		receipt, err = w.accept(d, planned)
 		return err
 	})

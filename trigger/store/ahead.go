@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -68,12 +67,9 @@ type ending struct {
 
 func (a *ahead) drop() { *a = ahead{} }
 
-// lookAhead asks what the operations are going to ask. Those that do not say
-// come last, when all others are written.
-func (w *writer) lookAhead(ops []*op) error {
-	if !w.numbered {
-		return nil
-	}
+// inOrder puts the operations that say what they ask before the others, which
+// come when all of those are written, and gives all questions.
+func inOrder(ops []*op) (all question) {
 	slices.SortStableFunc(ops, func(a, b *op) int {
 		switch {
 		case a.asks.empty() == b.asks.empty():
@@ -83,7 +79,6 @@ func (w *writer) lookAhead(ops []*op) error {
 		}
 		return 1
 	})
-	var all question
 	for _, o := range ops {
 		all.deliveries += o.asks.deliveries
 		all.events += o.asks.events
@@ -93,8 +88,7 @@ func (w *writer) lookAhead(ops []*op) error {
 		all.tags = append(all.tags, o.asks.tags...)
 		all.tries = append(all.tries, o.asks.tries...)
 	}
-	w.on = true
-	return w.ask(all)
+	return all
 }
 
 // The questions of many operations, asked at once.
@@ -112,12 +106,11 @@ const (
 		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`
 )
 
-// ask sends all questions in one go.
-func (w *writer) ask(q question) error {
+// ask adds all questions to what is sent.
+func (w *writer) ask(b *pgx.Batch, q question) {
 	if q.empty() {
-		return nil
+		return
 	}
-	b := &pgx.Batch{}
 	w.ids, w.keys, w.runs, w.looked = map[string][]int64{}, map[string]duplicate{}, map[int64]progress{}, map[repoTag]bool{}
 	for sequence, n := range map[string]int{"deliveries_id": q.deliveries, "events_id": q.events, "runs_id": q.runs} {
 		if n == 0 {
@@ -160,7 +153,6 @@ func (w *writer) ask(q question) error {
 		w.held = err == nil
 		return err
 	})
-	return w.raw(func(ctx context.Context, c *pgx.Conn) error { return c.SendBatch(ctx, b).Close() })
 }
 
 func (w *writer) queueLanes(b *pgx.Batch, lanes []string) {
@@ -219,85 +211,89 @@ func (w *writer) keep(rows *[][]any, sequence string, values []any) (id int64, o
 	return id, true
 }
 
-// flush writes what was kept back, in an order in which each can rely on what
-// it needs: runs before their ends, and both before the next of a lane.
+// flush writes what was kept back.
 func (w *writer) flush() error {
 	if !w.pending {
 		return nil
 	}
-	w.pending = false // from here on statements are sent at once
+	b := &pgx.Batch{}
+	w.queueKept(b)
+	return w.send(b)
+}
+
+// send sends statements in one go.
+func (w *writer) send(b *pgx.Batch) error {
+	return w.raw(func(ctx context.Context, c *pgx.Conn) error { return c.SendBatch(ctx, b).Close() })
+}
+
+// queueKept adds what was kept back to what is sent, in an order in which each
+// can rely on what it needs: runs before their ends, and both before the next
+// of a lane.
+func (w *writer) queueKept(b *pgx.Batch) {
+	w.pending = false
 	for _, t := range []struct {
-		name    string
-		columns []string
-		rows    *[][]any
+		insert string
+		rows   *[][]any
 	}{
-		{"deliveries", deliveryColumns, &w.deliveries},
-		{"events", eventColumnNames, &w.events},
-		{"runs", runColumnNames, &w.added},
+		{insertDeliveries, &w.deliveries},
+		{insertEvents, &w.events},
+		{insertRuns, &w.added},
 	} {
-		if err := w.copyRows(t.name, t.columns, t.rows); err != nil {
-			return err
+		queueRows(b, t.insert, t.rows)
+	}
+	w.queueEnds(b)
+	queueRows(b, insertAttempts, &w.tries)
+	if len(w.promoted) > 0 {
+		b.Queue(promoteHeads, w.promoted)
+		w.promoted = nil
+	}
+}
+
+const promoteHeads = "UPDATE runs SET due_at = " + dueAt + ` FROM (
+		SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest($1::text[]) AS l (lane)
+	) AS h WHERE id = h.head AND ` + waits
+
+// queueRows adds rows to a table.
+func queueRows(b *pgx.Batch, insert string, rows *[][]any) {
+	if len(*rows) == 0 {
+		return
+	}
+	columns := make([]any, len((*rows)[0]))
+	for i := range columns {
+		column := make([]any, len(*rows))
+		for j, row := range *rows {
+			column[j] = row[i]
 		}
+		columns[i] = column
 	}
-	if err := w.flushEnds(); err != nil {
-		return err
+	b.Queue(insert, columns...)
+	*rows = nil
+}
+
+const endRuns = `UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at, live_lane = NULL, due_at = NULL
+	FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS u (id, state, reason, at) WHERE runs.id = u.id`
+
+func (w *writer) queueEnds(b *pgx.Batch) {
+	n := len(w.ended)
+	if n == 0 {
+		return
 	}
-	if err := w.copyRows("attempts", attemptColumns, &w.tries); err != nil {
-		return err
+	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
+	for i, e := range w.ended {
+		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
 	}
-	lanes := w.promoted
-	w.promoted = nil
-	if len(lanes) == 0 {
-		return nil
-	}
-	return w.exec("UPDATE runs SET due_at = "+dueAt+` FROM (
-			SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest(?::text[]) AS l (lane)
-		) AS h WHERE id = h.head AND `+waits, lanes)
+	b.Queue(endRuns, ids, states, reasons, at)
+	w.ended = nil
 }
 
 // giveBack lets the next transaction use the ids that this one did not need.
-func (w *writer) giveBack() error {
+func (w *writer) giveBack(b *pgx.Batch) {
 	for sequence, left := range w.ids {
-		if len(left) == 0 {
-			continue
-		}
-		if _, err := w.row("SELECT setval(?::text::regclass, ?, FALSE)", []any{sequence, left[0]}, new(int64)); err != nil {
-			return err
+		if len(left) > 0 {
+			b.Queue("SELECT setval($1::text::regclass, $2, FALSE)", sequence, left[0])
 		}
 	}
 	w.ids = nil
-	return nil
-}
-
-// copyRows adds rows to a table.
-func (w *writer) copyRows(table string, columns []string, rows *[][]any) error {
-	some := *rows
-	*rows = nil
-	if len(some) == 0 {
-		return nil
-	}
-	return w.raw(func(ctx context.Context, c *pgx.Conn) error {
-		n, err := c.CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromRows(some))
-		if err == nil && int(n) != len(some) {
-			err = fmt.Errorf("%d of %d rows of %s were written", n, len(some), table)
-		}
-		return err
-	})
-}
-
-func (w *writer) flushEnds() error {
-	all := w.ended
-	w.ended = nil
-	if len(all) == 0 {
-		return nil
-	}
-	n := len(all)
-	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
-	for i, e := range all {
-		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
-	}
-	return w.exec(`UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at, live_lane = NULL, due_at = NULL
-		FROM unnest(?::bigint[], ?::text[], ?::text[], ?::bigint[]) AS u (id, state, reason, at) WHERE runs.id = u.id`, ids, states, reasons, at)
 }
 
 func releaseOf(tag string, occurred, received int64) trigger.Release {

@@ -37,12 +37,6 @@ var copies = []struct {
 	{"polled", []string{"source", "repository", "tag", "digest"}, "source, repository, tag"},
 }
 
-// What databases keep differently.
-var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes"}
-	binary = []string{"body", "log", "dedupe"}
-)
-
 // Copy puts all of a store into another one, which must be empty and is made
 // when there is none, on the same kind of database or another. It does so as a
 // whole or not at all. No dockbell may use either of them. said is told of

@@ -2,8 +2,12 @@ package store
 
 import (
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -32,6 +36,41 @@ var (
 	insertAttempt  = insertInto("attempts", attemptColumns)
 )
 
+// The same for many rows: each parameter is a column of them.
+var (
+	insertDeliveries = insertColumns("deliveries", deliveryColumns)
+	insertEvents     = insertColumns("events", eventColumnNames)
+	insertRuns       = insertColumns("runs", runColumnNames)
+	insertAttempts   = insertColumns("attempts", attemptColumns)
+)
+
+func insertColumns(table string, columns []string) string {
+	arrays := make([]string, len(columns))
+	for i, c := range columns {
+		kind := "bigint"
+		switch {
+		case slices.Contains(truths, c):
+			kind = "boolean"
+		case slices.Contains(binary, c):
+			kind = "bytea"
+		case slices.Contains(texts, c):
+			kind = "text"
+		}
+		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
+	}
+	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")"
+}
+
+// What the columns hold; the others hold whole numbers.
+var (
+	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes"}
+	binary = []string{"body", "log", "dedupe"}
+	texts  = []string{
+		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
+		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane",
+	}
+)
+
 func insertInto(table string, columns []string) string {
 	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")"
 }
@@ -39,8 +78,12 @@ func insertInto(table string, columns []string) string {
 // insert adds a row whose id comes first and is not known yet.
 func (w *writer) insert(query, sequence string, values []any) (id int64, err error) {
 	if w.numbered {
-		if err := w.giveBack(); err != nil {
-			return 0, err
+		if b := (&pgx.Batch{}); len(w.ids) > 0 {
+			if w.giveBack(b); b.Len() > 0 {
+				if err := w.send(b); err != nil {
+					return 0, err
+				}
+			}
 		}
 		if _, err := w.row("SELECT nextval(?::text::regclass)", []any{sequence}, &id); err != nil {
 			return 0, err

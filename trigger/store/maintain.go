@@ -14,10 +14,20 @@ import (
 
 // Backup copies a store of SQLite to a new file, also while a dockbell uses
 // it. The copy is whole as of one moment.
-func Backup(ctx context.Context, location, to string) error {
-	if _, err := os.Stat(to); err == nil {
+func Backup(ctx context.Context, location, to string) (err error) {
+	// What is received is not for everybody on the machine.
+	f, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("%s is there already", to)
 	}
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err = errors.Join(err, f.Close()); err != nil {
+			err = errors.Join(err, os.Remove(to))
+		}
+	}()
 	return aside(ctx, location, func(d dialect, db *sql.DB) error {
 		if d.shared {
 			return errors.New("PostgreSQL is backed up with its own tools, as pg_dump")
@@ -65,7 +75,11 @@ func Check(ctx context.Context, location string) (problems []string, err error) 
 			return err
 		}
 		if have != d.version() {
-			problems = append(problems, fmt.Sprintf("it has schema version %d and this dockbell is for %d: the rest cannot be checked; `dockbell db migrate` changes it", have, d.version()))
+			advice := "`dockbell db migrate` changes it"
+			if have > d.version() {
+				advice = "run the newer dockbell"
+			}
+			problems = append(problems, fmt.Sprintf("it has schema version %d and this dockbell is for %d: the rest cannot be checked; %s", have, d.version(), advice))
 			return nil
 		}
 		queries := checks

@@ -56,7 +56,10 @@ func (s *Store) openPostgres(ctx context.Context, where place) (engine, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "dockbell"
 	}
-	s.write = stdlib.OpenDB(*config)
+	s.write = stdlib.OpenDB(*config, stdlib.OptionAfterConnect(func(ctx context.Context, c *pgx.Conn) error {
+		_, err := c.Exec(ctx, writerSettings, pgx.QueryExecModeSimpleProtocol)
+		return err
+	}))
 	s.write.SetMaxOpenConns(1)
 	s.releases = append(s.releases, s.write.Close)
 	s.read = stdlib.OpenDB(*config)
@@ -102,17 +105,25 @@ func (e *postgres) connect(ctx context.Context) (*sql.Conn, error) {
 	return conn, nil
 }
 
+// writerSettings make the server give up a transaction, and with it the lock
+// that the other replicas wait for, when this one does not go on. And they make
+// every statement use the index that was made for it: the planner keeps the
+// plan that it made when a table was small, or was not yet told how it has
+// grown, and would read a million runs to find one.
+var writerSettings = fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d;
+	SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off`, transactionTimeout.Milliseconds())
+
 // begin waits for the other replicas' transactions to end and keeps them from
 // beginning another one. It reads after that, each statement on its own, what
 // they have committed.
-func (e *postgres) begin(w *writer) error {
-	w.forget()
+func (e *postgres) begin(w *writer, ops []*op) error {
+	q := inOrder(ops)
 	ctx, cancel := context.WithTimeout(context.Background(), transactionTimeout)
 	w.ctx, w.cancel = ctx, cancel
-	alive, err := e.tryBegin(w)
+	alive, err := e.tryBegin(w, q)
 	if err != nil && w.lost() {
 		// The server may have been restarted since the last transaction.
-		alive, err = e.tryBegin(w)
+		alive, err = e.tryBegin(w, q)
 	}
 	if err != nil {
 		return errors.Join(err, e.rollback(w))
@@ -125,29 +136,27 @@ func (e *postgres) begin(w *writer) error {
 	return nil
 }
 
-// indexesOnly makes every statement use the index that was made for it. The
-// planner keeps the plan that it made when a table was small, or was not yet
-// told how it has grown, and would read a million runs to find one.
-const indexesOnly = "SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL jit = off"
-
-// tryBegin reports whether the others still take this replica for alive.
-func (e *postgres) tryBegin(w *writer) (alive bool, err error) {
+// tryBegin also asks the questions. It reports whether the others still take
+// this replica for alive.
+func (e *postgres) tryBegin(w *writer, q question) (alive bool, err error) {
+	w.forget()
 	if w.conn == nil {
 		if w.conn, err = e.connect(w.ctx); err != nil {
 			w.conn = nil
 			return false, err
 		}
 	}
-	begin := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d; %s; SELECT one FROM writer FOR UPDATE; SELECT id FROM replicas WHERE id = %d",
-		transactionTimeout.Milliseconds(), indexesOnly, w.me)
-	err = w.raw(func(ctx context.Context, c *pgx.Conn) error {
-		results, err := c.PgConn().Exec(ctx, begin).ReadAll()
-		if err != nil {
-			return err
-		}
-		alive = results[len(results)-1].CommandTag.RowsAffected() == 1
-		return nil
+	w.on = true
+	b := &pgx.Batch{}
+	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the server's default is
+	b.Queue("SELECT one FROM writer FOR UPDATE")
+	b.Queue("SELECT id FROM replicas WHERE id = $1", w.me).Query(func(rows pgx.Rows) error {
+		alive = rows.Next()
+		rows.Close()
+		return rows.Err()
 	})
+	w.ask(b, q)
+	err = w.send(b)
 	var refused *pgconn.PgError
 	if errors.As(err, &refused) && refused.Code == readOnlyTransaction {
 		w.disconnect() // it is the standby now; another address may be that of the primary
@@ -160,24 +169,24 @@ const readOnlyTransaction = "25006"
 
 // commit also tells the other replicas when something may be due.
 func (e *postgres) commit(w *writer) error {
-	commit := "COMMIT"
+	b := &pgx.Batch{}
+	w.queueKept(b)
+	w.giveBack(b)
 	if w.due {
-		commit = "NOTIFY " + channel + "; COMMIT"
+		b.Queue("NOTIFY " + channel)
 	}
-	sent := false
-	err := w.raw(func(ctx context.Context, c *pgx.Conn) error {
-		sent = true
-		results, err := c.PgConn().Exec(ctx, commit).ReadAll()
-		if err == nil && results[len(results)-1].CommandTag.String() != "COMMIT" {
-			err = errors.New("PostgreSQL rolled back")
+	b.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {
+		if tag.String() != "COMMIT" {
+			return errors.New("PostgreSQL rolled back")
 		}
-		return err
+		return nil
 	})
+	err := w.send(b)
 	if err == nil {
 		w.cancel()
 		return nil
 	}
-	if w.lost() && sent {
+	if w.lost() {
 		w.cancel()
 		return fmt.Errorf("%w: %w", errDoubtful, err)
 	}

@@ -166,8 +166,9 @@ func (s *Store) Event(ctx context.Context, id int64) (e trigger.EventRecord, ok 
 	if ok, err = s.queryRow(ctx, selectEvents+" WHERE e.id = ?", []any{id}, into...); !ok {
 		return e, false, err
 	}
-	e.Runs, err = s.runIDs(ctx, id)
-	return e, err == nil, err
+	one := []trigger.EventRecord{e}
+	err = s.addRuns(ctx, one)
+	return one[0], err == nil, err
 }
 
 const selectEvents = "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " FROM events e"
@@ -185,12 +186,22 @@ func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.Ev
 	if err != nil {
 		return nil, err
 	}
+	return events, s.addRuns(ctx, events)
+}
+
+// addRuns gives events the ids of their runs.
+func (s *Store) addRuns(ctx context.Context, events []trigger.EventRecord) error {
+	at, ids := map[int64]*trigger.EventRecord{}, make([]int64, len(events))
 	for i := range events {
-		if events[i].Runs, err = s.runIDs(ctx, events[i].ID); err != nil {
-			return nil, err
-		}
+		ids[i] = events[i].ID
+		at[ids[i]] = &events[i]
 	}
-	return events, nil
+	return each(s.query(ctx, "SELECT event_id, id FROM runs WHERE "+s.among("event_id")+" ORDER BY id", s.list(ids)))(func(rows rowScanner) error {
+		var event, id int64
+		err := rows.Scan(&event, &id)
+		at[event].Runs = append(at[event].Runs, id)
+		return err
+	})
 }
 
 func eventsQuery(f trigger.EventFilter) (query string, args []any) {
@@ -198,16 +209,6 @@ func eventsQuery(f trigger.EventFilter) (query string, args []any) {
 	w.add(f.Before > 0, "e.id < ?", f.Before)
 	w.add(f.Repository != "", "e.repository = ?", f.Repository)
 	return selectEvents + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
-}
-
-func (s *Store) runIDs(ctx context.Context, event int64) (ids []int64, err error) {
-	err = each(s.query(ctx, "SELECT id FROM runs WHERE event_id = ? ORDER BY id", event))(func(rows rowScanner) error {
-		var id int64
-		err := rows.Scan(&id)
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
 }
 
 // Outcomes gives the states of an event's runs, without those that wait for

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -216,7 +217,7 @@ func TestReplicasAtOnce(t *testing.T) {
 type proxy struct {
 	location string
 	cut      atomic.Bool // no new connections
-	swallow  atomic.Bool // pass on a COMMIT, keep its answer, and break
+	swallow  atomic.Bool // keep the answer to a COMMIT, and break
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -261,27 +262,14 @@ func (p *proxy) carry(client net.Conn, server string) {
 	p.mu.Lock()
 	p.conns = append(p.conns, client, up)
 	p.mu.Unlock()
-	var committing atomic.Bool
 	go func() {
 		defer up.Close()
-		buffer := make([]byte, 64<<10)
-		for {
-			n, err := client.Read(buffer)
-			if err != nil {
-				return
-			}
-			if bytes.Contains(buffer[:n], []byte("COMMIT")) && p.swallow.CompareAndSwap(true, false) {
-				committing.Store(true)
-			}
-			if _, err := up.Write(buffer[:n]); err != nil {
-				return
-			}
-		}
+		_, _ = io.Copy(up, client) // until one of them ends
 	}()
 	buffer := make([]byte, 64<<10)
 	for {
 		n, err := up.Read(buffer)
-		if err != nil || committing.Load() {
+		if err != nil || bytes.Contains(buffer[:n], []byte("COMMIT\x00")) && p.swallow.CompareAndSwap(true, false) {
 			return
 		}
 		if _, err := client.Write(buffer[:n]); err != nil {

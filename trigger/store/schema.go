@@ -23,24 +23,26 @@ func (d dialect) version() int {
 }
 
 // migrate takes a database to the schema of today, step by step. One that a
-// newer version wrote, or another program, is left as it is.
-func migrate(ctx context.Context, db *sql.DB, d dialect) error {
+// newer version wrote, or another program, is left as it is. fresh reports that
+// it was empty.
+func migrate(ctx context.Context, db *sql.DB, d dialect) (fresh bool, err error) {
 	have, err := d.schemaVersion(ctx, db)
 	if err != nil {
-		return err
+		return false, err
 	}
+	fresh = have == 0
 	if have > d.version() {
-		return fmt.Errorf("it has schema version %d and this dockbell knows up to %d; run the newer dockbell", have, d.version())
+		return false, fmt.Errorf("it has schema version %d and this dockbell knows up to %d; run the newer dockbell", have, d.version())
 	}
 	for have < d.version() {
 		if err := d.step(ctx, db, have+1); err != nil {
-			return fmt.Errorf("to schema version %d: %w", have+1, err)
+			return false, fmt.Errorf("to schema version %d: %w", have+1, err)
 		}
 		if have, err = d.schemaVersion(ctx, db); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return nil
+	return fresh, nil
 }
 
 // schemaVersion is 0 for an empty database.

@@ -88,7 +88,7 @@ func lockFile(path string) (*os.File, error) {
 
 func (e *sqlite) connect(ctx context.Context) (*sql.Conn, error) { return e.db.Conn(ctx) }
 
-func (e *sqlite) begin(w *writer) error {
+func (e *sqlite) begin(w *writer, _ []*op) error {
 	w.ctx, w.cancel = context.Background(), func() {} // what is begun is not abandoned, however slow the disk
 	return w.exec("BEGIN IMMEDIATE")
 }

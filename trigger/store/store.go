@@ -24,6 +24,7 @@ type Store struct {
 	write    *sql.DB
 	writer   *writer
 	replica  replica
+	fresh    bool
 	releases []func() error // what Close undoes, last first
 	close    func() error
 }
@@ -59,7 +60,7 @@ func (s *Store) open(ctx context.Context, where place) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := migrate(ctx, s.write, s.dialect); err != nil {
+	if s.fresh, err = migrate(ctx, s.write, s.dialect); err != nil {
 		return err
 	}
 	if s.writer, err = startWriter(ctx, s.dialect, e); err != nil {
@@ -94,6 +95,9 @@ func (p place) String() string {
 	}
 	return withoutPassword(p.config)
 }
+
+// Fresh reports whether there was no store before it was opened.
+func (s *Store) Fresh() bool { return s.fresh }
 
 // Close ends the store after what is being written. Operations that wait for
 // that are refused.

@@ -718,8 +718,8 @@ func testRecover(t *testing.T, b *bench) {
 	if len(states) > 0 {
 		t.Errorf("not given: %v", states)
 	}
-	b.reason(3, "dockbell stopped while this ran")
-	b.reason(4, "superseded by run 10; before that: dockbell stopped while this ran")
+	b.reason(3, "dockbell stopped, or lost its store, while this ran")
+	b.reason(4, "superseded by run 10; before that: dockbell stopped, or lost its store, while this ran")
 	again := b.claim(2, 3, 8, 10) // the lanes go on, and the follower of what is unknown
 	if again[1].Attempt != 2 {
 		t.Errorf("run 3 is at attempt %d", again[1].Attempt)

@@ -47,10 +47,11 @@ type writer struct {
 type engine interface {
 	// connect gives the connection that a writer uses from now on.
 	connect(ctx context.Context) (*sql.Conn, error)
-	// begin makes w the only one that writes, of all replicas.
-	begin(w *writer) error
-	// commit flushes. When it is not known whether it did, the error is
-	// errDoubtful.
+	// begin makes w the only one that writes, of all replicas, and may put the
+	// operations into another order.
+	begin(w *writer, ops []*op) error
+	// commit writes what was kept back and flushes. When it is not known
+	// whether it did, the error is errDoubtful.
 	commit(w *writer) error
 	rollback(w *writer) error
 }
@@ -156,28 +157,20 @@ func (w *writer) answer(o *op, err error) {
 
 func (w *writer) transaction(ops []*op) error {
 	w.due, w.claimed, w.resolved = false, nil, false
-	if err := w.engine.begin(w); err != nil {
+	if err := w.engine.begin(w, ops); err != nil {
 		w.forget()
 		return err
 	}
-	err := w.lookAhead(ops)
+	var err error
 	for _, o := range ops {
-		if err != nil {
+		if err = o.do(w); err != nil {
 			break
 		}
-		err = o.do(w)
 	}
 	if err == nil {
-		err = w.flush()
-	}
-	if err == nil {
-		err = w.giveBack()
+		err = w.engine.commit(w)
 	}
 	if err != nil {
-		w.forget()
-		return errors.Join(err, w.engine.rollback(w))
-	}
-	if err := w.engine.commit(w); err != nil {
 		w.forget()
 		if errors.Is(err, errDoubtful) {
 			w.doubted = append(w.doubted, w.claimed...)

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -33,8 +34,13 @@ func (b *bench) serve(ctx context.Context, name, config string) (*daemon, error)
 	if err := os.WriteFile(filepath.Join(dir, "dockbell.yaml"), []byte(config), 0o600); err != nil {
 		return nil, err
 	}
+	return b.serveAgain(ctx, name)
+}
+
+// serveAgain starts dockbell on what an earlier one left.
+func (b *bench) serveAgain(ctx context.Context, name string) (*daemon, error) {
 	d := &daemon{cmd: exec.CommandContext(ctx, b.program, "serve")}
-	d.cmd.Dir = dir
+	d.cmd.Dir = filepath.Join(b.dir, name)
 	d.cmd.Env = os.Environ()
 	if b.cluster != nil {
 		d.cmd.Env = append(d.cmd.Env, "KUBECONFIG="+b.cluster.Kubeconfig)
@@ -94,6 +100,21 @@ func (d *daemon) stop() {
 	_ = d.cmd.Wait()
 }
 
+// kill ends it as a power cut does, in the middle of its runs.
+func (d *daemon) kill() {
+	_ = d.cmd.Process.Kill() // ended already is fine
+	_ = d.cmd.Wait()
+}
+
+// ready asks whether it takes deliveries.
+func (d *daemon) ready(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.admin+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	return answered(req)
+}
+
 // client has a connection for each sender.
 var client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 256}}
 
@@ -103,6 +124,11 @@ func post(ctx context.Context, url string, body []byte) error {
 	if err != nil {
 		return err
 	}
+	return answered(req)
+}
+
+// answered sends a request and wants a 2xx.
+func answered(req *http.Request) error {
 	resp, err := client.Do(req)
 	if err != nil {
 		return err
@@ -112,9 +138,28 @@ func post(ctx context.Context, url string, body []byte) error {
 		return err
 	}
 	if resp.StatusCode/100 != 2 {
-		return fmt.Errorf("%s answered %s", url, resp.Status)
+		return fmt.Errorf("%s answered %s", req.URL, resp.Status)
 	}
 	return nil
+}
+
+// senders do n things, several at once.
+func senders(together, n int, do func(i int) error) error {
+	var wg sync.WaitGroup
+	failed := make(chan error, together)
+	for first := range together {
+		wg.Go(func() {
+			for i := first; i < n; i += together {
+				if err := do(i); err != nil {
+					failed <- err
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	close(failed)
+	return <-failed
 }
 
 // notification is what a registry sends about one push, about 1.5 KB of it.

@@ -1,19 +1,22 @@
-// Command bench [deploys|intake|polls] measures dockbell beside what it cannot be faster than, in
-// one run on one machine: bare PATCHes of client-go, an HTTP server that does
-// nothing, a loop that only appends and flushes, bare calls of
-// go-containerregistry. Ratios count; absolute figures belong to the machine.
+// Command bench [-only GROUP] measures dockbell beside what it cannot be
+// faster than, in one run on one machine: bare PATCHes of client-go, an HTTP
+// server that does nothing, a loop that only appends and flushes, bare calls
+// of go-containerregistry. Ratios count; absolute figures belong to the
+// machine.
 package main
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
@@ -32,15 +35,38 @@ func main() {
 
 // bench is what the measurements share.
 type bench struct {
-	dir     string
-	program string
-	cluster *parts.Cluster
-	table   *tabwriter.Writer
+	dir      string
+	program  string
+	cluster  *parts.Cluster
+	postgres *parts.Postgres // nil until something needs it
+	table    *tabwriter.Writer
 }
 
-func run(ctx context.Context) error {
+// group is what is measured together.
+type group struct {
+	name    string
+	measure func(*bench, context.Context) error
+}
+
+func run(ctx context.Context) (err error) {
 	if len(os.Args) == 2 && os.Args[1] == idleMode {
 		return serveIdle(ctx)
+	}
+	groups := []group{
+		{"deploys", (*bench).deploys}, {"intake", (*bench).intake}, {"queue", (*bench).queue}, {"history", (*bench).history},
+		{"replicas", (*bench).replicas}, {"starts", (*bench).starts}, {"polls", (*bench).polls},
+	}
+	var names []string
+	for _, g := range groups {
+		names = append(names, g.name)
+	}
+	only := flag.String("only", "", "measure one `group` alone: "+strings.Join(names, ", "))
+	flag.Parse()
+	if *only != "" {
+		groups = slices.DeleteFunc(groups, func(g group) bool { return g.name != *only })
+	}
+	if len(groups) == 0 || flag.NArg() > 0 {
+		return fmt.Errorf("usage: bench [-only GROUP], where GROUP is one of %s", strings.Join(names, ", "))
 	}
 	dir, err := os.MkdirTemp(".", "bench-") // on the disk of the work tree
 	if err != nil {
@@ -48,6 +74,9 @@ func run(ctx context.Context) error {
 	}
 	defer os.RemoveAll(dir)
 	if dir, err = filepath.Abs(dir); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL may run as another user
 		return err
 	}
 	b := &bench{dir: dir, program: filepath.Join(dir, "dockbell"), table: tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)}
@@ -59,21 +88,43 @@ func run(ctx context.Context) error {
 	fmt.Printf("%s, %d cores, %s\n\n", runtime.Version(), runtime.NumCPU(), time.Now().Format(time.DateOnly))
 	fmt.Fprintln(b.table, "what\tdockbell\tbeside it\tratio\ttarget")
 
-	measurements := map[string]func(context.Context) error{"deploys": b.deploys, "intake": b.intake, "polls": b.polls}
-	names := os.Args[1:]
-	if len(names) == 0 {
-		names = slices.Sorted(maps.Keys(measurements))
-	}
-	for _, name := range names {
-		measure, ok := measurements[name]
-		if !ok {
-			return fmt.Errorf("there is no measurement %q", name)
+	defer func() { err = errors.Join(err, b.table.Flush()) }()
+	defer func() {
+		if b.postgres != nil {
+			b.postgres.Stop()
 		}
-		if err := measure(ctx); err != nil {
-			return fmt.Errorf("%s: %w", name, err)
+	}()
+	for _, g := range groups {
+		if err := g.measure(b, ctx); err != nil {
+			return fmt.Errorf("%s: %w", g.name, err)
 		}
 	}
-	return b.table.Flush()
+	return nil
+}
+
+// stores are those that dockbell can use, each with a new location in the
+// folder that it is served in, or a new database of that name.
+func (b *bench) stores(ctx context.Context, name string) ([]store, error) {
+	url, err := b.database(ctx, name)
+	return []store{{"SQLite", "sqlite:dockbell.db"}, {"PostgreSQL", url}}, err
+}
+
+type store struct{ name, location string }
+
+// database is the URL of a new one.
+func (b *bench) database(ctx context.Context, name string) (string, error) {
+	if b.postgres == nil {
+		var err error
+		if b.postgres, err = parts.StartPostgres(ctx, b.dir); err != nil {
+			return "", err
+		}
+	}
+	return b.postgres.URL(name), b.postgres.CreateDatabase(ctx, name)
+}
+
+// figure prints what has nothing beside it.
+func (b *bench) figure(what, ours, target string) {
+	fmt.Fprintf(b.table, "%s\t%s\t\t\t%s\n", what, ours, target)
 }
 
 // row prints one comparison.

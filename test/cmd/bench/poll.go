@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -112,21 +111,7 @@ func fill(ctx context.Context, registry string) error {
 
 // eachRepository calls do for each repository, several at once.
 func eachRepository(do func(repository string) error) error {
-	var wg sync.WaitGroup
-	failed := make(chan error, pollConcurrency)
-	for worker := range pollConcurrency {
-		wg.Go(func() {
-			for i := worker; i < pollRepositories; i += pollConcurrency {
-				if err := do(fmt.Sprintf("shop/app-%d", i)); err != nil {
-					failed <- err
-					return
-				}
-			}
-		})
-	}
-	wg.Wait()
-	close(failed)
-	return <-failed
+	return senders(pollConcurrency, pollRepositories, func(i int) error { return do(fmt.Sprintf("shop/app-%d", i)) })
 }
 
 // barePolls lists and looks up, as dockbell does, with one puller for all
