@@ -42,6 +42,25 @@ type Kind struct {
 	Timeout  time.Duration // default of `timeout`
 }
 
+// OnlyWaits is for an action that from now on does nothing but wait for what it
+// has begun, and bounds that itself. It gives the context to go on with, which
+// the time limit of a try does not end; the context before has ended. The
+// queue lets another run begin meanwhile.
+func OnlyWaits(ctx context.Context) context.Context {
+	if begin, ok := ctx.Value(waiting{}).(func() context.Context); ok {
+		return begin()
+	}
+	return ctx
+}
+
+// WithOnlyWaits makes a context in which begin is what [OnlyWaits] does.
+func WithOnlyWaits(ctx context.Context, begin func() context.Context) context.Context {
+	return context.WithValue(ctx, waiting{}, begin)
+}
+
+// waiting is the key of begin.
+type waiting struct{}
+
 // FieldError says which field of a specification is wrong. Field is a key, or
 // a path of keys with dots.
 type FieldError struct {

@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	// workers is how many runs are carried out at once. They wait for
-	// clusters and servers, so there are more of them than cores.
+	// workers is how many runs are carried out at once, beside those that only
+	// wait. They wait for the answers of clusters and servers, so there are
+	// more of them than cores.
 	workers = 64
 
 	// storeRetry is how long the queue waits when the store cannot be read

@@ -118,17 +118,20 @@ func (q *Queue) takeOver(ctx context.Context) {
 // claimLoop starts due runs as long as there are workers free for them.
 func (q *Queue) claimLoop(ctx, work context.Context) {
 	free := workers
+	look := true       // something may be due
+	var next time.Time // when something will be, as far as is known
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		sleep := longestSleep
 		// Taken before the claim: a lease that is lost meanwhile counts.
 		lease := q.store.Lease()
-		if free > 0 && lease.Err() != nil {
-			sleep = storeRetry
-		} else if free > 0 {
-			runs, next, err := q.store.Claim(ctx, q.now(), free)
-			if err != nil {
+		sleep := longestSleep
+		if lease.Err() != nil {
+			sleep, look = storeRetry, true
+		} else if free > 0 && look {
+			var runs []trigger.Run
+			var err error
+			if runs, next, err = q.store.Claim(ctx, q.now(), free); err != nil {
 				pause(ctx, q.log, "cannot take runs from the store; trying again", err)
 				continue
 			}
@@ -136,16 +139,19 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 				q.running.Add(1)
 				go q.do(work, lease, r)
 			}
+			look = len(runs) == free // there may be more than there are workers
 			free -= len(runs)
-			if !next.IsZero() && free > 0 {
-				sleep = min(sleep, next.Sub(q.now()))
-			}
+		}
+		if !next.IsZero() && free > 0 {
+			sleep = min(sleep, next.Sub(q.now()))
 		}
 		timer.Reset(sleep)
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+			look = true
 		case <-q.store.Wake():
+			look = true
 			q.mayTell()
 		case <-q.finished:
 			free++
@@ -180,7 +186,8 @@ func pause(ctx context.Context, log *slog.Logger, what string, err error) bool {
 // to do so.
 func (q *Queue) do(work, lease context.Context, r trigger.Run) {
 	defer q.running.Done()
-	defer func() { q.finished <- struct{}{} }()
+	free := sync.OnceFunc(func() { q.finished <- struct{}{} })
+	defer free()
 	log := q.logger(r)
 	if q.postpone(work, r) {
 		return
@@ -190,7 +197,8 @@ func (q *Queue) do(work, lease context.Context, r trigger.Run) {
 
 	var output capture
 	began := time.Now()
-	err := q.try(work, lease, r, &output)
+	err := q.try(work, lease, r, &output, free)
+	free() // what follows waits for the store, not for the world
 	if work.Err() != nil && err != nil {
 		log.Warn("run cut off by the stop", "error", err)
 		return
@@ -239,9 +247,10 @@ func (q *Queue) postpone(work context.Context, r trigger.Run) bool {
 	return true
 }
 
-// try builds the action and does it once, within its time limit. A panic is
-// that run's failure, not the daemon's.
-func (q *Queue) try(work, lease context.Context, r trigger.Run, output *capture) (err error) {
+// try builds the action and does it once, within its time limit. Once it only
+// waits, it has no time limit and its worker is free. A panic is that run's
+// failure, not the daemon's.
+func (q *Queue) try(work, lease context.Context, r trigger.Run, output *capture, free func()) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
@@ -262,13 +271,19 @@ func (q *Queue) try(work, lease context.Context, r trigger.Run, output *capture)
 	if leased.Err() != nil {
 		return context.Cause(leased)
 	}
-	if r.Timeout <= 0 {
-		return action.Do(leased, r, output)
+	ctx, cancel, timedOut := leased, func() {}, fmt.Errorf("timed out after %s", r.Timeout)
+	if r.Timeout > 0 {
+		ctx, cancel = context.WithTimeoutCause(leased, r.Timeout, timedOut)
 	}
-	timedOut := fmt.Errorf("timed out after %s", r.Timeout)
-	ctx, cancel := context.WithTimeoutCause(leased, r.Timeout, timedOut)
 	defer cancel()
-	err = action.Do(ctx, r, output)
+	err = action.Do(trigger.WithOnlyWaits(ctx, func() context.Context {
+		cancel()
+		if context.Cause(ctx) == timedOut {
+			return ctx // too late
+		}
+		free()
+		return leased
+	}), r, output)
 	if err != nil && context.Cause(ctx) == timedOut && !errors.Is(err, timedOut) {
 		err = fmt.Errorf("%w: %w", timedOut, err)
 	}

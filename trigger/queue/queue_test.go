@@ -564,6 +564,89 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
+// Runs that only wait leave their workers to others, have no time limit, and
+// end as any other when they are done waiting.
+func TestOnlyWaits(t *testing.T) {
+	const waiters = 200
+	var waiting atomic.Int64
+	bubble(t, func(ctx context.Context, r trigger.Run, _ io.Writer) error {
+		if r.Rule != "waits" {
+			return nil
+		}
+		before := ctx
+		ctx = trigger.OnlyWaits(ctx)
+		if before.Err() == nil || trigger.OnlyWaits(ctx) != ctx {
+			t.Error("the context before goes on, or there is one more")
+		}
+		waiting.Add(1)
+		defer waiting.Add(-1)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Hour):
+			return errors.New("it did not come")
+		}
+	}, func(r *rig) {
+		waits := func(run *trigger.Run) { run.Rule, run.Kind, run.Timeout = "waits", "set", 5*time.Second }
+		var ids []int64
+		for range waiters {
+			ids = append(ids, r.accept(waits))
+		}
+		synctest.Wait()
+		if n := waiting.Load(); n != waiters {
+			t.Fatalf("%d wait, want %d", n, waiters)
+		}
+		began := time.Now()
+		if run, _ := r.ended(r.accept()); run.State != trigger.Succeeded || time.Since(began) > 0 {
+			t.Errorf("beside them %s after %s", run.State, time.Since(began))
+		}
+		time.Sleep(30 * time.Minute)
+		for _, id := range ids {
+			r.state(id, trigger.Running)
+		}
+		for _, id := range ids {
+			if run, tries := r.ended(id); run.State != trigger.Failed || run.Reason != "it did not come" || len(tries) != 1 {
+				t.Fatalf("%+v", run)
+			}
+		}
+
+		// The end of the lease and of the grace time cut them off.
+		lease, lose := context.WithCancel(context.Background())
+		r.store.lease.Store(&lease)
+		id := r.accept(waits)
+		synctest.Wait()
+		lose()
+		again, end := context.WithCancel(context.Background())
+		defer end()
+		r.store.lease.Store(&again)
+		time.Sleep(storeRetry)
+		r.state(id, trigger.Running)
+		if run, tries := r.run(id); run.Attempt != 2 || tries[0].Reason != "dockbell stopped, or lost its store, while this ran" {
+			t.Errorf("%+v, %+v", run, tries)
+		}
+		began = time.Now()
+		r.stop()
+		<-r.stopped
+		if d := time.Since(began); d != time.Minute {
+			t.Errorf("stopped after %s", d)
+		}
+		r.state(id, trigger.Running)
+	})
+}
+
+// What comes too late to wait has timed out.
+func TestOnlyWaitsTooLate(t *testing.T) {
+	bubble(t, func(ctx context.Context, _ trigger.Run, _ io.Writer) error {
+		<-ctx.Done()
+		ctx = trigger.OnlyWaits(ctx)
+		return context.Cause(ctx)
+	}, func(r *rig) {
+		if run, _ := r.ended(r.accept(func(r *trigger.Run) { r.Timeout = 5 * time.Second })); run.Reason != "timed out after 5s" {
+			t.Errorf("%+v", run)
+		}
+	})
+}
+
 func TestIdle(t *testing.T) {
 	bubble(t, nil, func(r *rig) {
 		synctest.Wait()
@@ -689,7 +772,7 @@ func TestGraceTimeOver(t *testing.T) {
 		r.reopen()
 		r.start(time.Minute)
 		run, tries := r.ended(set)
-		if run.State != trigger.Succeeded || len(tries) != 2 || tries[0].Reason != "dockbell stopped while this ran" {
+		if run.State != trigger.Succeeded || len(tries) != 2 || tries[0].Reason != "dockbell stopped, or lost its store, while this ran" {
 			t.Errorf("declarative: %+v, %+v", run, tries)
 		}
 		run, tries = r.ended(call)

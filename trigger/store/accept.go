@@ -275,15 +275,18 @@ func (w *writer) duplicate(key []byte) (id int64, err error) {
 	}
 	d, asked := w.keys[string(key)]
 	if !asked {
-		if _, err := w.row("SELECT id, state FROM runs WHERE dedupe = ?", []any{key}, &d.id, &d.state); err != nil {
+		if _, err := w.row("SELECT r.id, r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.dedupe = ?", []any{key}, &d.id, &d.state); err != nil {
 			return 0, err
 		}
 	}
 	if d.state == trigger.Failed {
-		return 0, w.exec("UPDATE runs SET dedupe = NULL WHERE id = ?", d.id)
+		return 0, w.exec(isNew, d.id)
 	}
 	return d.id, nil
 }
+
+// isNew lets the event that made a run make another one.
+const isNew = "UPDATE origins SET dedupe = NULL WHERE run_id = ?"
 
 // ripen makes a run wait until its image has been known for long enough. Only
 // what dockbell has seen counts: the times in an image are anybody's.
@@ -326,9 +329,9 @@ func (w *writer) twin(r trigger.Run) (id int64, err error) {
 		}
 	}
 	var n twinRun
-	const newest = `SELECT r.id, r.state, e.id, e.digest, e.observed, e.received_at FROM runs r JOIN events e ON e.id = r.event_id
-		WHERE r.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
-		ORDER BY r.id DESC LIMIT 1`
+	const newest = `SELECT r.id, r.state, e.id, e.digest, e.observed, e.received_at FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = r.event_id
+		WHERE o.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
+		ORDER BY o.run_id DESC LIMIT 1`
 	ok, err := w.row(newest, []any{e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &n.id, &n.state, &n.event, &n.digest, &n.observed, &n.received)
 	if !ok || !n.toldThe(e) {
 		return 0, err
@@ -485,8 +488,9 @@ func (w *writer) promote(lane string) error {
 func (w *writer) startFollowers(event int64) error {
 	w.due = true
 	return w.exec(`UPDATE runs SET due_at = not_before
-		WHERE event_id = ?1 AND after AND `+waits+`
-		AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = ?1 AND NOT after AND (state IN ('waiting', 'running')) IS TRUE)`, event)
+		WHERE id IN (SELECT run_id FROM origins WHERE event_id = ?1) AND after AND `+waits+`
+		AND NOT EXISTS (SELECT 1 FROM origins o JOIN runs r ON r.id = o.run_id
+			WHERE o.event_id = ?1 AND NOT r.after AND (r.state IN ('waiting', 'running')) IS TRUE)`, event)
 }
 
 // nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.

@@ -38,10 +38,10 @@ type ahead struct {
 
 	looked map[repoTag]bool // a poller has found this tag
 
-	deliveries, events, added, tries [][]any
-	ended                            []ending
-	promoted                         []string
-	pending                          bool // something is kept back
+	deliveries, events, added, origins, tries [][]any
+	ended                                     []ending
+	promoted                                  []string
+	pending                                   bool // something is kept back
 }
 
 // duplicate is the run that an event made before; id 0 when there is none.
@@ -93,7 +93,7 @@ func inOrder(ops []*op) (all question) {
 
 // The questions of many operations, asked at once.
 const (
-	askKeys  = "SELECT dedupe, id, state FROM runs WHERE dedupe = ANY ($1)"
+	askKeys  = "SELECT o.dedupe, r.id, r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.dedupe = ANY ($1)"
 	askTries = "SELECT id, state, attempt, owner FROM runs WHERE id = ANY ($1)"
 	askLanes = `SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
 			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
@@ -232,17 +232,18 @@ func (w *writer) send(b *pgx.Batch) error {
 func (w *writer) queueKept(b *pgx.Batch) {
 	w.pending = false
 	for _, t := range []struct {
-		insert string
-		rows   *[][]any
+		many, one string
+		rows      *[][]any
 	}{
-		{insertDeliveries, &w.deliveries},
-		{insertEvents, &w.events},
-		{insertRuns, &w.added},
+		{insertDeliveries, insertDelivery, &w.deliveries},
+		{insertEvents, insertEvent, &w.events},
+		{insertRuns, insertRun, &w.added},
+		{insertOrigins, insertOrigin, &w.origins},
 	} {
-		queueRows(b, t.insert, t.rows)
+		w.queueRows(b, t.many, t.one, t.rows)
 	}
 	w.queueEnds(b)
-	queueRows(b, insertAttempts, &w.tries)
+	w.queueRows(b, insertAttempts, insertAttempt, &w.tries)
 	if len(w.promoted) > 0 {
 		b.Queue(promoteHeads, w.promoted)
 		w.promoted = nil
@@ -253,9 +254,16 @@ const promoteHeads = "UPDATE runs SET due_at = " + dueAt + ` FROM (
 		SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest($1::text[]) AS l (lane)
 	) AS h WHERE id = h.head AND ` + waits
 
+// fewRows is up to how many rows cost less one by one.
+const fewRows = 4
+
 // queueRows adds rows to a table.
-func queueRows(b *pgx.Batch, insert string, rows *[][]any) {
-	if len(*rows) == 0 {
+func (w *writer) queueRows(b *pgx.Batch, many, one string, rows *[][]any) {
+	if len(*rows) <= fewRows {
+		for _, row := range *rows {
+			b.Queue(w.bind(one), row...)
+		}
+		*rows = nil
 		return
 	}
 	columns := make([]any, len((*rows)[0]))
@@ -266,7 +274,7 @@ func queueRows(b *pgx.Batch, insert string, rows *[][]any) {
 		}
 		columns[i] = column
 	}
-	b.Queue(insert, columns...)
+	b.Queue(many, columns...)
 	*rows = nil
 }
 

@@ -45,7 +45,7 @@ func BenchmarkAcceptBehindFailures(b *testing.B) {
 	s := openAt(b, filepath.Join(b.TempDir(), "db"))
 	defer s.Close()
 	exec(b, s, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-		INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'shop/web', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL, NULL FROM n`)
+		INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL FROM n`)
 	var n atomic.Int64
 	drive(b, 1, b.N, func() { accept1(b, s, n.Add(1)%10) })
 }
@@ -256,8 +256,9 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 	}
 	insert("deliveries", deliveryColumns, "i, 'hub', i, '{}', "+fmt.Sprintf(zeros, 1500))
 	insert("events", eventColumnNames, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || i % 1000, 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
-	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'shop/web' || i % 1000, 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
-		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+random+", "+live+", "+due)
+	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
+		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+live+", "+due)
+	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random)
 	if !waiting {
 		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
 	}

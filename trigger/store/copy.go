@@ -29,6 +29,7 @@ var copies = []struct {
 	{"deliveries", deliveryColumns, "id"},
 	{"events", eventColumnNames, "id"},
 	{"runs", runColumnNames, "id"},
+	{"origins", originColumns, "run_id"},
 	{"attempts", attemptColumns, "run_id, n"},
 	{"votes", []string{"run_id", "voter", "yes", "at"}, "run_id, voter"},
 	{"notes", []string{"id", "run_id", "at", "note"}, "id"},

@@ -21,11 +21,12 @@ var (
 		"occurred_at", "received_at", "reason", "observed",
 	}
 	runColumnNames = []string{
-		"id", "event_id", "rule", "idx", "kind", "target", "spec", "repository", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
+		"id", "event_id", "rule", "idx", "kind", "target", "spec", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
 		"state", "reason", "attempt", "not_before", "created_at", "started_at", "finished_at",
 		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at", "owner",
-		"dedupe", "live_lane", "due_at",
+		"live_lane", "due_at",
 	}
+	originColumns  = []string{"run_id", "event_id", "repository", "dedupe"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
 )
 
@@ -33,6 +34,7 @@ var (
 	insertDelivery = insertInto("deliveries", deliveryColumns)
 	insertEvent    = insertInto("events", eventColumnNames)
 	insertRun      = insertInto("runs", runColumnNames)
+	insertOrigin   = insertInto("origins", originColumns)
 	insertAttempt  = insertInto("attempts", attemptColumns)
 )
 
@@ -41,6 +43,7 @@ var (
 	insertDeliveries = insertColumns("deliveries", deliveryColumns)
 	insertEvents     = insertColumns("events", eventColumnNames)
 	insertRuns       = insertColumns("runs", runColumnNames)
+	insertOrigins    = insertColumns("origins", originColumns)
 	insertAttempts   = insertColumns("attempts", attemptColumns)
 )
 
@@ -157,15 +160,21 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 		}
 	}
 	values := []any{
-		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Event.Repository, r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
+		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
 		string(r.State), r.Reason, 0, nanos(r.NotBefore), nanos(r.CreatedAt), int64(0), nanos(r.FinishedAt),
 		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0), int64(0),
-		dedupe, live, due,
+		live, due,
 	}
 	id, ok := w.keep(&w.added, "runs_id", values)
 	if !ok {
 		var err error
 		if id, err = w.insert(insertRun, "runs_id", values); err != nil {
+			return 0, err
+		}
+	}
+	origin := []any{id, r.EventID, r.Event.Repository, dedupe}
+	if _, ok := w.keep(&w.origins, "", origin); !ok {
+		if err := w.exec(insertOrigin, origin...); err != nil {
 			return 0, err
 		}
 	}

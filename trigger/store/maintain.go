@@ -57,6 +57,7 @@ func Migrate(ctx context.Context, location string) (from, to int, err error) {
 
 // checks are statements that find what must not be, a line each.
 var checks = []string{
+	"SELECT 'run ' || id || ' has no origin' FROM runs WHERE NOT EXISTS (SELECT 1 FROM origins o WHERE o.run_id = runs.id)",
 	"SELECT 'run ' || id || ' is of an event that is not there' FROM runs WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = runs.event_id)",
 	`SELECT 'lane ' || live_lane || ' has runs that wait, and none that is due' FROM runs WHERE live_lane IS NOT NULL
 		AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = live_lane)

@@ -79,7 +79,7 @@ func TestPlansOfPostgres(t *testing.T) {
 	for q := range s.writer.stmts {
 		queries = append(queries, s.bind(q))
 	}
-	tables := regexp.MustCompile(`Seq Scan on (deliveries|events|runs|attempts|notes|votes)`)
+	tables := regexp.MustCompile(`Seq Scan on (deliveries|events|runs|origins|attempts|notes|votes)`)
 	backlog := regexp.MustCompile(`runs_state.*\n.*state = 'waiting'`)
 	planned := 0
 	for _, q := range queries {
@@ -99,7 +99,7 @@ func TestPlansOfPostgres(t *testing.T) {
 		t.Errorf("only %d statements were planned", planned)
 	}
 	for query, index := range map[string]string{
-		askKeys:  "runs_dedupe",
+		askKeys:  "origins_dedupe",
 		askLanes: "runs_lane",
 		askTags:  "events_observed",
 		"SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1":     "runs_due",
@@ -107,7 +107,7 @@ func TestPlansOfPostgres(t *testing.T) {
 		"SELECT id FROM runs WHERE live_lane = 'a' ORDER BY live_lane, id LIMIT 1":         "runs_live",
 		"SELECT 1 FROM runs r" + leftOver:                                                  "runs_state",
 		selectHolds + " WHERE released_at = 0 ORDER BY id":                                 "holds_open",
-		"UPDATE runs SET reason = '' WHERE event_id = 7 AND after AND " + waits:            "runs_event",
+		"SELECT run_id FROM origins WHERE event_id = 7":                                    "origins_event",
 		"UPDATE runs SET reason = '' WHERE live_lane = 'a' AND id < 7 AND " + waits:        "runs_live",
 		selectRuns + " WHERE r.state = 'waiting' AND r.state <> 'succeeded' ORDER BY r.id": "runs_state",
 	} {

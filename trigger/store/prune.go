@@ -81,7 +81,7 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 			ids = append(ids, id)
 			return err
 		})
-		for _, table := range []string{"attempts", "notes", "votes", "notices"} {
+		for _, table := range []string{"origins", "attempts", "notes", "votes", "notices"} {
 			if err == nil && len(ids) > 0 {
 				err = w.exec("DELETE FROM "+table+" WHERE "+w.among("run_id"), w.list(ids))
 			}
@@ -99,7 +99,7 @@ func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep,
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) (err error) {
-		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM runs WHERE event_id = events.id)",
+		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM origins WHERE event_id = events.id)",
 			after, last, nanos(now.Add(-keep.Successes)))
 		return err
 	})

@@ -115,13 +115,17 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 
 func runsQuery(f trigger.RunFilter) (query string, args []any) {
 	var w where
-	w.add(f.Before > 0, "r.id < ?", f.Before)
+	from, id := "", "r.id"
+	if f.Repository != "" || f.Event > 0 {
+		from, id = " JOIN origins o ON o.run_id = r.id", "o.run_id"
+	}
+	w.add(f.Before > 0, id+" < ?", f.Before)
 	w.add(f.State != "", "r.state = ?", string(f.State))
 	w.add(f.State != "" && f.State != trigger.Succeeded, "r.state <> 'succeeded'") // what the index asks for
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
-	w.add(f.Repository != "", "r.repository = ?", f.Repository)
-	w.add(f.Event > 0, "r.event_id = ?", f.Event)
-	return selectRuns + w.clause() + " ORDER BY r.id DESC LIMIT ?", append(w.args, f.Limit)
+	w.add(f.Repository != "", "o.repository = ?", f.Repository)
+	w.add(f.Event > 0, "o.event_id = ?", f.Event)
+	return selectRuns + from + w.clause() + " ORDER BY " + id + " DESC LIMIT ?", append(w.args, f.Limit)
 }
 
 // Run gives one run with its tries; ok is false when there is none.
@@ -196,7 +200,7 @@ func (s *Store) addRuns(ctx context.Context, events []trigger.EventRecord) error
 		ids[i] = events[i].ID
 		at[ids[i]] = &events[i]
 	}
-	return each(s.query(ctx, "SELECT event_id, id FROM runs WHERE "+s.among("event_id")+" ORDER BY id", s.list(ids)))(func(rows rowScanner) error {
+	return each(s.query(ctx, "SELECT event_id, run_id FROM origins WHERE "+s.among("event_id")+" ORDER BY run_id", s.list(ids)))(func(rows rowScanner) error {
 		var event, id int64
 		err := rows.Scan(&event, &id)
 		at[event].Runs = append(at[event].Runs, id)
@@ -214,7 +218,7 @@ func eventsQuery(f trigger.EventFilter) (query string, args []any) {
 // Outcomes gives the states of an event's runs, without those that wait for
 // the others.
 func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.State, err error) {
-	err = each(s.query(ctx, "SELECT state FROM runs WHERE event_id = ? AND NOT after ORDER BY id", event))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.event_id = ? AND NOT r.after ORDER BY o.run_id", event))(func(rows rowScanner) error {
 		var state trigger.State
 		err := rows.Scan(&state)
 		states = append(states, state)

@@ -65,20 +65,20 @@ func TestPlans(t *testing.T) {
 	wants := []struct{ part, plan string }{
 		{"SET state = 'running', due_at = NULL", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SEARCH runs USING COVERING INDEX runs_due (due_at<?)"},
 		{"SELECT due_at FROM runs", "SEARCH runs USING COVERING INDEX runs_due (due_at>?)"},
-		{"SELECT id, state FROM runs WHERE dedupe", "SEARCH runs USING INDEX runs_dedupe (dedupe=?)"},
+		{"WHERE o.dedupe = ?", "SEARCH o USING COVERING INDEX origins_dedupe (dedupe=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"r.state NOT IN " + notStanding + " ORDER BY", "SEARCH r USING INDEX runs_lane (lane=? AND id<?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"SELECT 1 FROM runs WHERE live_lane", "SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
 		{"SET state = 'superseded'", "SEARCH runs USING INDEX runs_live (live_lane=? AND id<?)"},
 		{"SELECT id FROM runs WHERE live_lane = ? AND id > ?", "SEARCH runs USING INDEX runs_live (live_lane=? AND id>?)"},
 		{"(SELECT id FROM runs WHERE live_lane", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
-		{"AND NOT EXISTS", "SEARCH runs USING INDEX runs_event (event_id=?) | SCALAR SUBQUERY | SEARCH runs USING INDEX runs_event (event_id=?)"},
+		{"AND NOT EXISTS", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SEARCH origins USING COVERING INDEX origins_event (event_id=?) | SCALAR SUBQUERY | SEARCH o USING COVERING INDEX origins_event (event_id=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"r.owner NOT IN", "SEARCH r USING INDEX runs_state (state=?) | USING ROWID SEARCH ON TABLE replicas FOR IN-OPERATOR | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"WHERE r.id IN (SELECT value", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SCAN json_each VIRTUAL TABLE INDEX 1: | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"FROM holds", "SCAN holds USING INDEX holds_open"},
 		{"FROM events WHERE observed", "SCAN events USING INDEX events_observed"},
 		{"DELETE FROM replicas", ""}, // all of them
 		{"SELECT state, attempt", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
-		{"UPDATE runs SET dedupe = NULL", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"UPDATE origins SET dedupe = NULL", "SEARCH origins USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET state = 'waiting'", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET state = ?", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE events SET reason", "SEARCH events USING INTEGER PRIMARY KEY (rowid=?)"},
@@ -108,6 +108,7 @@ func TestPlans(t *testing.T) {
 		}
 
 		const event = " | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"
+		const run = " | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)" + event
 		for _, tt := range []struct {
 			f    trigger.RunFilter
 			want string
@@ -117,9 +118,9 @@ func TestPlans(t *testing.T) {
 			{trigger.RunFilter{Rule: "a"}, "SCAN r" + event},
 			{trigger.RunFilter{State: trigger.Succeeded}, "SCAN r" + event},
 			{trigger.RunFilter{Before: 9}, "SEARCH r USING INTEGER PRIMARY KEY (rowid<?)" + event},
-			{trigger.RunFilter{Repository: "a"}, "SEARCH r USING INDEX runs_repository (repository=?)" + event},
-			{trigger.RunFilter{Repository: "a", Before: 9}, "SEARCH r USING INDEX runs_repository (repository=? AND id<?)" + event},
-			{trigger.RunFilter{Event: 9}, "SEARCH r USING INDEX runs_event (event_id=?)" + event},
+			{trigger.RunFilter{Repository: "a"}, "SEARCH o USING COVERING INDEX origins_repository (repository=?)" + run},
+			{trigger.RunFilter{Repository: "a", Before: 9}, "SEARCH o USING COVERING INDEX origins_repository (repository=? AND run_id<?)" + run},
+			{trigger.RunFilter{Event: 9}, "SEARCH o USING COVERING INDEX origins_event (event_id=?)" + run},
 			{trigger.RunFilter{State: trigger.Waiting}, "SEARCH r USING INDEX runs_state (state=?)" + event},
 			{trigger.RunFilter{State: trigger.Failed, Before: 9}, "SEARCH r USING INDEX runs_state (state=? AND id<?)" + event},
 		} {
@@ -156,10 +157,11 @@ func TestPlans(t *testing.T) {
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
 		 INSERT INTO events SELECT 1000 + i, 1, 'hub', 'id' || i, 'push', 'r.example', 'shop/web' || (i % 50), 'v1', 'd' || i, '', '', i, i, '', 0 FROM n`,
 		`WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000)
-		 INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, repository, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, dedupe, live_lane, due_at)
-		 SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'shop/web' || (i % 50), 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
-			CASE WHEN i > 4950 THEN 'waiting' WHEN i % 30 = 0 THEN 'failed' ELSE 'succeeded' END, '', 1, i, i, i, i, randomblob(16),
+		 INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, live_lane, due_at)
+		 SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
+			CASE WHEN i > 4950 THEN 'waiting' WHEN i % 30 = 0 THEN 'failed' ELSE 'succeeded' END, '', 1, i, i, i, i,
 			CASE WHEN i > 4950 THEN 'lane' || (i % 50) END, CASE WHEN i > 4975 THEN i END FROM n`,
+		"INSERT INTO origins SELECT r.id, e.id, e.repository, randomblob(16) FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id > 1000",
 		"ANALYZE",
 	} {
 		exec(t, s, q)

@@ -45,7 +45,6 @@ CREATE TABLE runs (
 	kind          TEXT    NOT NULL,
 	target        TEXT    NOT NULL,
 	spec          TEXT    NOT NULL,
-	repository    TEXT    NOT NULL,
 	lane          TEXT    NOT NULL,
 	mode          TEXT    NOT NULL,
 	ordered       BOOLEAN NOT NULL,
@@ -73,8 +72,6 @@ CREATE TABLE runs (
 	first_at      BIGINT  NOT NULL,
 	owner         BIGINT  NOT NULL, -- the replica that runs it, or did
 
-	-- Who has been here: one run for each redelivery of an event.
-	dedupe        BYTEA,
 	-- The lane while the run is waiting or running in one that takes turns,
 	-- NULL otherwise.
 	live_lane     TEXT,
@@ -86,7 +83,6 @@ CREATE TABLE runs (
 	-- cleaning, keep the indexes of what is due short.
 	fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
 );
-CREATE UNIQUE INDEX runs_dedupe ON runs (dedupe) WHERE dedupe IS NOT NULL;
 CREATE INDEX runs_due ON runs (due_at, id) WHERE due_at IS NOT NULL;
 CREATE INDEX runs_live ON runs (live_lane, id) WHERE live_lane IS NOT NULL;
 -- One at a time in a lane, whatever the program believes.
@@ -96,8 +92,19 @@ CREATE INDEX runs_state ON runs (state, id) WHERE state <> 'succeeded';
 -- What stands in a lane. Outcomes that change nothing are not in it, or a lane
 -- whose action always fails would be read from end to end for each new run.
 CREATE INDEX runs_lane ON runs (lane, id) WHERE state NOT IN ('failed', 'skipped', 'superseded', 'rejected', 'expired', 'rolled-back');
-CREATE INDEX runs_event ON runs (event_id);
-CREATE INDEX runs_repository ON runs (repository, id);
+
+-- Where runs come from. That does not change, and so it stands apart from what
+-- does: each change of a row writes all indexes of its table anew.
+CREATE TABLE origins (
+	run_id     BIGINT PRIMARY KEY,
+	event_id   BIGINT NOT NULL,
+	repository TEXT   NOT NULL,
+	-- Who has been here: one run for each redelivery of an event.
+	dedupe     BYTEA
+);
+CREATE UNIQUE INDEX origins_dedupe ON origins (dedupe) WHERE dedupe IS NOT NULL;
+CREATE INDEX origins_event ON origins (event_id, run_id);
+CREATE INDEX origins_repository ON origins (repository, run_id);
 
 CREATE TABLE attempts (
 	run_id      BIGINT NOT NULL,

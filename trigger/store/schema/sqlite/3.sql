@@ -10,6 +10,25 @@ ALTER TABLE runs ADD COLUMN tells         INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN first_at      INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN owner         INTEGER NOT NULL DEFAULT 0; -- the replica that runs it, or did
 
+-- Where runs come from. That does not change, and so it stands apart from what
+-- does.
+CREATE TABLE origins (
+	run_id     INTEGER PRIMARY KEY,
+	event_id   INTEGER NOT NULL,
+	repository TEXT    NOT NULL,
+	-- Who has been here: one run for each redelivery of an event.
+	dedupe     BLOB
+);
+INSERT INTO origins SELECT id, event_id, repository, dedupe FROM runs ORDER BY id;
+CREATE UNIQUE INDEX origins_dedupe ON origins (dedupe) WHERE dedupe IS NOT NULL;
+CREATE INDEX origins_event ON origins (event_id);
+CREATE INDEX origins_repository ON origins (repository, run_id);
+DROP INDEX runs_dedupe;
+DROP INDEX runs_event;
+DROP INDEX runs_repository;
+ALTER TABLE runs DROP COLUMN dedupe;
+ALTER TABLE runs DROP COLUMN repository;
+
 -- Outcomes that change nothing do not stand in a lane.
 DROP INDEX runs_lane;
 CREATE INDEX runs_lane ON runs (lane, id) WHERE state NOT IN ('failed', 'skipped', 'superseded', 'rejected', 'expired', 'rolled-back');
