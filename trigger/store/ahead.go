@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -302,6 +303,25 @@ func (w *writer) giveBack(b *pgx.Batch) {
 		}
 	}
 	w.ids = nil
+}
+
+const takeAtOnce = "UPDATE runs r " + markRunning + " FROM events e WHERE e.id = r.event_id AND r.id IN " + areDue + " RETURNING " + runFields
+
+// takeDueAtOnce is takeDue in one round trip.
+func (w *writer) takeDueAtOnce(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
+	b := &pgx.Batch{}
+	w.queueKept(b)
+	b.Queue(w.bind(takeAtOnce), now.UnixNano(), n, w.me).Query(func(rows pgx.Rows) error {
+		var r trigger.Run
+		_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { runs = append(runs, r); return nil })
+		return err
+	})
+	b.Queue(nextDue).Query(func(rows pgx.Rows) error {
+		var due int64
+		_, err := pgx.ForEachRow(rows, []any{&due}, func() error { next = time.Unix(0, due); return nil })
+		return err
+	})
+	return runs, next, w.send(b)
 }
 
 func releaseOf(tag string, occurred, received int64) trigger.Release {

@@ -75,7 +75,7 @@ func TestPlansOfPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	queries := []string{askKeys, askTries, askLanes, askTags, endRuns, promoteHeads}
+	queries := []string{askKeys, askTries, askLanes, askTags, endRuns, promoteHeads, s.bind(takeAtOnce), nextDue}
 	for q := range s.writer.stmts {
 		queries = append(queries, s.bind(q))
 	}

@@ -14,17 +14,8 @@ import (
 // not, end as expired.
 func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
 	err = s.writer.do(ctx, func(w *writer) (err error) {
-		if runs, err = w.claim(now, n); err != nil {
-			return err
-		}
-		next = time.Time{}
-		var due int64
-		if ok, err := w.row("SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1", nil, &due); err != nil {
-			return err
-		} else if ok {
-			next = time.Unix(0, due)
-		}
-		return nil
+		runs, next, err = w.claim(now, n)
+		return err
 	})
 	if err != nil {
 		return nil, time.Time{}, err
@@ -32,67 +23,85 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger
 	return runs, next, nil
 }
 
-func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, err error) {
-	ids, err := w.undoubted()
+func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
+	all, err := w.undoubted()
 	if err != nil {
-		return nil, err
+		return nil, next, err
 	}
-	err = w.rows(`UPDATE runs SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = ?1, reason = '', owner = ?3,
-			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END
-		WHERE id IN (SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)
-		RETURNING id`, []any{now.UnixNano(), n, w.me}, func(rows rowScanner) error {
+	take := w.takeDue
+	if w.on {
+		take = w.takeDueAtOnce
+	}
+	due, next, err := take(now, n)
+	if err != nil {
+		return nil, next, err
+	}
+	for _, r := range append(all, due...) {
+		if r.Approved == r.Approvals {
+			runs = append(runs, r)
+			continue
+		}
+		why := fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339))
+		if _, err := w.finish(r, trigger.Result{State: trigger.Expired, Reason: why, At: now, Postponed: true}); err != nil {
+			return nil, next, err
+		}
+	}
+	w.claimed = append(w.claimed, runs...)
+	return runs, next, nil
+}
+
+const (
+	markRunning = `SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = ?1, reason = '', owner = ?3,
+			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END`
+	areDue  = "(SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)"
+	nextDue = "SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1"
+)
+
+// takeDue marks what is due as running, and tells when something else will be.
+func (w *writer) takeDue(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
+	var ids []int64
+	err = w.rows("UPDATE runs "+markRunning+" WHERE id IN "+areDue+" RETURNING id", []any{now.UnixNano(), n, w.me}, func(rows rowScanner) error {
 		var id int64
 		err := rows.Scan(&id)
 		ids = append(ids, id)
 		return err
 	})
-	if err != nil || len(ids) == 0 {
-		return nil, err
+	if err == nil && len(ids) > 0 {
+		runs, err = w.load(ids, "")
 	}
-	var expired []trigger.Run
-	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+" ORDER BY r.id", []any{w.list(ids)}, func(rows rowScanner) error {
-		var r trigger.Run
-		if err := rows.Scan(runColumns(&r)...); err != nil {
-			return err
-		}
-		if r.Approved < r.Approvals {
-			expired = append(expired, r)
-		} else {
-			runs = append(runs, r)
-		}
-		return nil
-	})
 	if err != nil {
-		return nil, err
+		return nil, next, err
 	}
-	for _, r := range expired {
-		why := fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339))
-		if _, err := w.finish(r, trigger.Result{State: trigger.Expired, Reason: why, At: now, Postponed: true}); err != nil {
-			return nil, err
-		}
+	var due int64
+	if ok, err := w.row(nextDue, nil, &due); err != nil || !ok {
+		return runs, next, err
 	}
-	w.claimed = append(w.claimed, runs...)
-	return runs, nil
+	return runs, time.Unix(0, due), nil
+}
+
+// load reads runs by their ids.
+func (w *writer) load(ids []int64, and string, args ...any) (runs []trigger.Run, err error) {
+	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+and+" ORDER BY r.id", append([]any{w.list(ids)}, args...), func(rows rowScanner) error {
+		var r trigger.Run
+		err := rows.Scan(runColumns(&r)...)
+		runs = append(runs, r)
+		return err
+	})
+	return runs, err
 }
 
 // undoubted gives the runs of a claim that turned out to be on disk although
 // its answer was lost: they are ours, and nobody has started them.
-func (w *writer) undoubted() (ids []int64, err error) {
+func (w *writer) undoubted() ([]trigger.Run, error) {
 	if len(w.doubted) == 0 {
 		return nil, nil
 	}
 	w.resolved = true
-	doubted := make([]int64, len(w.doubted))
+	ids := make([]int64, len(w.doubted))
 	for i, r := range w.doubted {
-		doubted[i] = r.ID
+		ids[i] = r.ID
 	}
-	err = w.rows("SELECT id FROM runs WHERE "+w.among("id")+" AND state = 'running' AND owner = ?", []any{w.list(doubted), w.me}, func(rows rowScanner) error {
-		var id int64
-		err := rows.Scan(&id)
-		ids = append(ids, id)
-		return err
-	})
-	return ids, err
+	return w.load(ids, " AND r.state = 'running' AND r.owner = ?", w.me)
 }
 
 // Finish writes back how a try of a claimed run ended, and makes the next run

@@ -19,12 +19,14 @@ type rowScanner interface{ Scan(into ...any) error }
 
 const eventFields = "e.source, e.sender_id, e.action, e.registry, e.repository, e.tag, e.digest, e.media_type, e.actor, e.occurred_at, e.received_at"
 
-const selectRuns = `SELECT r.id, r.event_id, r.rule, r.idx, r.kind, r.target, r.spec, r.lane, r.mode, r.ordered, r.ordering, r.attempts, r.timeout, r.after, r.followed,
+const runFields = `r.id, r.event_id, r.rule, r.idx, r.kind, r.target, r.spec, r.lane, r.mode, r.ordered, r.ordering, r.attempts, r.timeout, r.after, r.followed,
 	r.state, r.reason, r.attempt, r.not_before, r.created_at, r.started_at, r.finished_at,
 	r.deadline, r.first_backoff, r.most_backoff, r.hold_failed, r.approvals, r.approved, r.approvers, r.approve_by, r.tells, r.first_at, ` + eventFields + `
-	FROM runs r JOIN events e ON e.id = r.event_id`
+	`
 
-// runColumns are where the columns of selectRuns go.
+const selectRuns = "SELECT " + runFields + "FROM runs r JOIN events e ON e.id = r.event_id"
+
+// runColumns are where runFields go.
 func runColumns(r *trigger.Run) []any {
 	return append([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
 		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt),
