@@ -2,256 +2,646 @@ package store
 
 import (
 	"fmt"
-	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// model is what a store must be like, by plain loops over a slice: no index,
-// no marker of what is due, no SQL.
+// model is what a store must be like, by plain loops over slices: no index, no
+// marker of what is due, no SQL. What only the store can know, the ids that it
+// gives, is taken from its answers.
 type model struct {
-	*bench
-	rand *rand.Rand
-	runs []*trigger.Run // by id-1
-	past []trigger.Event
+	deliveries []modelDelivery
+	events     []trigger.EventRecord
+	runs       []*modelRun // by their ids
+	holds      []trigger.Hold
+	notices    []modelNotice
+
+	lastDelivery, lastRun int64 // ids that were given
+
+	lives  []int // the present one of each replica; the next one begins when the others take it for dead
+	begun  int   // how many lives there were
+	leader int   // the life that does the single duty
 }
 
-// step does one random thing to both and says what it was.
-func (m *model) step() string {
-	m.now = m.now.Add(time.Duration(m.rand.IntN(3)) * time.Second)
-	switch n := m.rand.IntN(20); {
-	case n < 9:
-		return m.acceptOne()
-	case n < 13:
-		return m.claimSome()
-	case n < 19:
-		return m.finishOne()
+type modelDelivery struct {
+	id         int64
+	receivedAt time.Time
+	body       string
+}
+
+type modelNotice struct {
+	id, run       int64
+	state, reason string
+}
+
+type modelRun struct {
+	trigger.Run
+	key   string // tells redeliveries of its event; "" when it does not count, or no more
+	owner int    // the life that claimed it last
+	head  bool   // its lane has come to it
+	free  bool   // the others of its event had ended, for which it waited
+	force bool   // a person wanted it, whatever there was before
+	yes   []string
+	tries []trigger.Attempt
+	notes []trigger.Note
+}
+
+func newModel(replicas int) *model {
+	m := &model{lives: make([]int, replicas)}
+	for i := range m.lives {
+		m.begin(i)
 	}
-	m.bench.reopen()
-	if _, err := m.Recover(m.Context(), m.now, func(kind string) bool { return kind == "set" }); err != nil {
-		m.Fatal(err)
+	return m
+}
+
+// begin begins another life of a replica.
+func (m *model) begin(replica int) {
+	m.begun++
+	m.lives[replica] = m.begun
+}
+
+func (m *model) clone() *model {
+	c := *m
+	c.deliveries, c.events, c.holds = slices.Clone(m.deliveries), slices.Clone(m.events), slices.Clone(m.holds)
+	c.notices, c.lives = slices.Clone(m.notices), slices.Clone(m.lives)
+	c.runs = make([]*modelRun, len(m.runs))
+	for i, r := range m.runs {
+		copied := *r
+		copied.yes, copied.tries, copied.notes = slices.Clone(r.yes), slices.Clone(r.tries), slices.Clone(r.notes)
+		c.runs[i] = &copied
 	}
+	return &c
+}
+
+func (m *model) run(id int64) *modelRun {
 	for _, r := range m.runs {
-		if r.State == trigger.Running && r.Kind == "set" {
-			m.end(r, trigger.Waiting, m.now)
-		} else if r.State == trigger.Running {
-			m.end(r, trigger.Unknown, m.now)
+		if r.ID == id {
+			return r
 		}
 	}
-	return "crash"
+	return nil
 }
 
-func (m *model) acceptOne() string {
-	e := m.push(fmt.Sprintf("1.%d.0", m.rand.IntN(4)), func(e *trigger.Event) {
-		e.Repository = []string{"shop/web", "shop/api"}[m.rand.IntN(2)]
-		e.OccurredAt = e.OccurredAt.Add(-time.Duration(m.rand.IntN(5)) * time.Second)
-		if m.rand.IntN(3) == 0 {
-			e.Digest = ""
-		}
-	})
-	if len(m.past) > 0 && m.rand.IntN(4) == 0 {
-		e = m.past[m.rand.IntN(len(m.past))]
-	}
-	m.past = append(m.past, e)
-	var plan []trigger.Run
-	for i := range 1 + m.rand.IntN(3) {
-		r := planned(fmt.Sprint("lane", m.rand.IntN(3)), []trigger.Mode{trigger.Latest, trigger.Latest, trigger.Queue, trigger.Parallel}[m.rand.IntN(4)], func(r *trigger.Run) {
-			r.Rule, r.Index, r.Kind = []string{"a", "b"}[m.rand.IntN(2)], i, []string{"set", "call"}[m.rand.IntN(2)]
-			r.Ordered = r.Kind == "set"
-			r.Order = []trigger.Order{trigger.OrderDefault, trigger.OrderTime, trigger.OrderAny}[m.rand.IntN(3)]
-			r.NotBefore = m.now.Add(time.Duration(m.rand.IntN(4)-2) * time.Second)
-		})
-		if m.rand.IntN(12) == 0 {
-			r.State, r.FinishedAt = trigger.Failed, m.now
-		}
-		plan = append(plan, r)
-	}
-	if m.rand.IntN(3) == 0 {
-		plan = append(plan, planned("", "", follower))
-	}
-	got := m.bench.accept(e, slices.Clone(plan)...)
+// turns reports whether a run takes its turn in its lane.
+func (r *modelRun) turns() bool { return !r.After && r.Mode != trigger.Parallel }
 
-	live, followed := false, plan[len(plan)-1].After
-	for i, r := range plan {
-		r.EventID, r.Event, r.CreatedAt, r.Followed = got.ID, e, m.now, followed && !r.After
-		if r.NotBefore.IsZero() {
-			r.NotBefore = m.now
-		}
-		if (r.After && !live) || !m.admit(&r) {
-			if got.Runs[i].New {
-				m.Fatalf("run %d of %+v is new: %+v", i, e, got)
-			}
-			continue
-		}
-		live = live || !r.State.Ended()
-	}
-	return fmt.Sprintf("accept %s %s of %d runs", e.Repository, e.Tag, len(plan))
+// heeds reports whether holds are of any concern to a run: those that tell
+// people, or a sender, go on.
+func (r *modelRun) heeds() bool { return !r.After && r.Tells == 0 }
+
+func (r *modelRun) stands() bool {
+	return r.State == trigger.Waiting || r.State == trigger.Running || r.State == trigger.Succeeded || r.State == trigger.Unknown
 }
 
-func (m *model) admit(r *trigger.Run) bool {
-	r.ID = int64(len(m.runs) + 1)
+func (r *modelRun) note(at time.Time, text string) {
+	r.notes = append(r.notes, trigger.Note{At: at, Text: text})
+}
+
+// accept is given the store's answer for its ids.
+func (m *model) accept(d trigger.Delivery, planned []trigger.Planned, got trigger.Receipt) trigger.Receipt {
+	if len(got.Events) != len(planned) || got.Delivery <= m.lastDelivery {
+		return trigger.Receipt{} // it was not accepted, or not before the one before
+	}
+	m.lastDelivery = got.Delivery
+	m.deliveries = append(m.deliveries, modelDelivery{got.Delivery, d.ReceivedAt, string(d.Body)})
+	want := trigger.Receipt{Delivery: got.Delivery}
+	for i, p := range planned {
+		want.Events = append(want.Events, m.acceptEvent(got.Delivery, p, got.Events[i]))
+	}
+	return want
+}
+
+func (m *model) acceptEvent(delivery int64, p trigger.Planned, got trigger.ReceiptEvent) trigger.ReceiptEvent {
+	record := trigger.EventRecord{ID: got.ID, Delivery: delivery, Reason: p.Reason, Event: p.Event}
+	m.events = append(m.events, record)
+	followed := slices.ContainsFunc(p.Runs, func(r trigger.Run) bool { return r.After })
+	want := trigger.ReceiptEvent{ID: got.ID, Runs: []trigger.Admitted{}}
+	live, some, refused := false, false, ""
+	for i, r := range p.Runs {
+		r.EventID, r.Event, r.Followed = got.ID, p.Event, followed && !r.After
+		a := trigger.Admitted{Reason: "there is no run to wait for"}
+		if !r.After || live {
+			a = m.admit(r, p.Force, got.Runs[i].ID)
+		}
+		want.Runs = append(want.Runs, a)
+		if a.New {
+			some = true
+			live = live || !m.runs[len(m.runs)-1].State.Ended()
+		} else if refused == "" {
+			refused = a.Reason
+		}
+	}
+	if !some && refused != "" {
+		m.events[len(m.events)-1].Reason = refused
+	}
+	return want
+}
+
+// admit adds a run under the given id, unless one stands for its push.
+func (m *model) admit(planned trigger.Run, force bool, id int64) trigger.Admitted {
+	r := &modelRun{Run: planned, force: force}
+	r.MinAge = 0
 	if r.State == "" {
 		r.State = trigger.Waiting
 	}
-	for _, o := range m.runs {
-		if !r.After && !o.After && o.State != trigger.Failed && o.Event.Key() == r.Event.Key() && o.Rule == r.Rule && o.Index == r.Index && o.Kind == r.Kind {
-			return false
+	if event := r.Event.Key(); event != "" && !r.After && !force {
+		r.key = fmt.Sprint(event, r.Rule, r.Index, r.Kind)
+		if before := m.madeBefore(r.key); before != 0 {
+			return already(before)
 		}
+	}
+	if ripe := m.firstSeen(r.Event).Add(planned.MinAge); planned.MinAge > 0 && ripe.After(r.NotBefore) {
+		r.NotBefore, r.Reason = ripe, "too young until "+ripe.Format(time.RFC3339)
 	}
 	if r.State == trigger.Waiting && !r.After {
-		stand := m.standing(r.Lane)
-		for _, o := range stand {
-			if r.Event.Digest == "" || o.Event.Image != r.Event.Image {
-				break
-			}
-			if o.Rule == r.Rule && o.Index == r.Index {
-				return false
-			}
-		}
-		if len(stand) > 0 && r.Ordered && stand[0].Event.Repository == r.Event.Repository &&
-			trigger.Backwards(release(stand[0].Event), release(r.Event), r.Order) != "" {
-			r.State = trigger.Skipped
+		if before := m.standsFor(r); before != 0 && !force {
+			return already(before)
+		} else if before == 0 {
+			m.guard(r)
 		}
 	}
-	if r.State == trigger.Waiting && r.Mode == trigger.Latest {
-		for _, o := range m.runs {
-			if o.State == trigger.Waiting && o.Lane == r.Lane && o.Mode == trigger.Latest && o.EventID != r.EventID {
-				o.State = trigger.Superseded
-			}
+	if h := m.heldBy(r.Lane, r.Event.Digest); h != nil && r.State == trigger.Waiting && r.heeds() {
+		if r.Reason = holdReason(*h); h.Digest != "" {
+			r.State, r.FinishedAt, r.key = trigger.Skipped, r.CreatedAt, ""
 		}
 	}
+	if id <= m.lastRun {
+		return trigger.Admitted{Reason: fmt.Sprintf("run %d is as high as there was one before", m.lastRun)}
+	}
+	r.ID, m.lastRun = id, id
 	m.runs = append(m.runs, r)
-	return true
+	if r.State == trigger.Waiting && r.Mode == trigger.Latest && r.turns() {
+		for _, o := range m.runs {
+			if o.State == trigger.Waiting && o.turns() && o.Mode == trigger.Latest && o.Lane == r.Lane && o.EventID != r.EventID {
+				m.end(o, trigger.Superseded, fmt.Sprintf("superseded by run %d", r.ID), r.CreatedAt)
+			}
+		}
+	}
+	m.advance(r.Lane)
+	switch {
+	case r.State.Ended():
+		m.notice(r, string(r.State), r.Reason)
+	case r.Reason != "":
+		r.note(r.CreatedAt, r.Reason)
+	}
+	if r.Awaits() {
+		m.notice(r, approvalNotice, r.Reason)
+	}
+	return trigger.Admitted{ID: id, New: true, Reason: r.Reason}
+}
+
+// madeBefore finds the run that an event made before. One that failed makes
+// room for another.
+func (m *model) madeBefore(key string) int64 {
+	for _, r := range m.runs {
+		if r.key == key && r.State != trigger.Failed {
+			return r.ID
+		} else if r.key == key {
+			r.key = ""
+		}
+	}
+	return 0
+}
+
+// firstSeen is when the image of an event was heard of first.
+func (m *model) firstSeen(e trigger.Event) time.Time {
+	first := e.ReceivedAt
+	for _, o := range m.events {
+		same := o.Digest == e.Digest
+		if e.Digest == "" {
+			same = o.Tag == e.Tag
+		}
+		if same && o.Repository == e.Repository && o.Registry == e.Registry && o.ReceivedAt.Before(first) {
+			first = o.ReceivedAt
+		}
+	}
+	return first
 }
 
 // standing gives the runs that stand in a lane, newest first.
-func (m *model) standing(lane string) (stand []*trigger.Run) {
-	for _, o := range m.runs {
-		if o.Lane == lane && o.State != trigger.Failed && o.State != trigger.Skipped && o.State != trigger.Superseded {
-			stand = append(stand, o)
+func (m *model) standing(lane string) (stand []*modelRun) {
+	for _, r := range m.runs {
+		if r.Lane == lane && r.stands() {
+			stand = append(stand, r)
 		}
 	}
 	slices.Reverse(stand)
 	return stand
 }
 
+// standsFor finds the run that the same push made, of those that stand at the
+// front of the lane.
+func (m *model) standsFor(r *modelRun) int64 {
+	for _, s := range m.standing(r.Lane) {
+		if r.Event.Digest == "" || s.Event.Image != r.Event.Image {
+			break
+		}
+		if s.Rule == r.Rule && s.Index == r.Index {
+			return s.ID
+		}
+	}
+	return 0
+}
+
+// guard skips a run that would be a step back from what the lane holds or is
+// about to.
+func (m *model) guard(r *modelRun) {
+	stand := m.standing(r.Lane)
+	if !r.Ordered || len(stand) == 0 || stand[0].Event.Name() != r.Event.Name() {
+		return
+	}
+	if why := trigger.Backwards(release(stand[0].Event), release(r.Event), r.Order); why != "" {
+		r.State, r.FinishedAt = trigger.Skipped, r.CreatedAt
+		r.Reason = fmt.Sprintf("older than run %d: %s", stand[0].ID, why)
+	}
+}
+
 func release(e trigger.Event) trigger.Release { return trigger.Release{Tag: e.Tag, At: e.Time()} }
 
-// claimable reports whether nothing but time keeps a run from starting.
-func (m *model) claimable(r *trigger.Run) bool {
-	if r.State != trigger.Waiting {
+// heldBy finds what keeps a digest from a lane: that it is held itself counts
+// more than that the lane is.
+func (m *model) heldBy(lane, digest string) (by *trigger.Hold) {
+	for i, h := range m.holds {
+		switch {
+		case !h.ReleasedAt.IsZero():
+		case h.Digest != "" && h.Digest == digest && (h.Lane == "" || h.Lane == lane):
+			return &m.holds[i]
+		case h.Digest == "" && h.Lane == lane:
+			by = &m.holds[i]
+		}
+	}
+	return by
+}
+
+// advance lets a lane come to its oldest run, when it is not at one.
+func (m *model) advance(lane string) {
+	var oldest *modelRun
+	for _, r := range m.runs {
+		if r.Lane != lane || !r.turns() || r.State.Ended() {
+			continue
+		}
+		if r.head {
+			return
+		}
+		if oldest == nil {
+			oldest = r
+		}
+	}
+	if oldest != nil && m.heldBy(lane, "") == nil {
+		oldest.head = true
+	}
+}
+
+// claimable reports whether nothing but time keeps a run from being claimed.
+func (m *model) claimable(r *modelRun) bool {
+	switch {
+	case r.State != trigger.Waiting:
 		return false
+	case r.After:
+		return r.free
+	case r.turns():
+		return r.head
+	}
+	return !r.heeds() || m.heldBy(r.Lane, "") == nil
+}
+
+func (r *modelRun) due() time.Time {
+	if r.Awaits() {
+		return r.ApproveBy
+	}
+	return r.NotBefore
+}
+
+// claim gives the runs that are claimed, and when the next one falls due; those
+// that come to their turn because others have expired wake the queue.
+func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time.Time) {
+	var due []*modelRun
+	for _, r := range m.runs {
+		if m.claimable(r) && !r.due().After(now) {
+			due = append(due, r)
+		}
+	}
+	slices.SortStableFunc(due, func(a, b *modelRun) int { return a.due().Compare(b.due()) })
+	due = due[:min(n, len(due))]
+	slices.SortFunc(due, func(a, b *modelRun) int { return int(a.ID - b.ID) })
+	for _, r := range due {
+		r.State, r.StartedAt, r.owner = trigger.Running, now, m.lives[replica]
+	}
+	for _, r := range m.runs {
+		if m.claimable(r) && (next.IsZero() || r.due().Before(next)) {
+			next = r.due()
+		}
+	}
+	for _, r := range due {
+		if r.Approved < r.Approvals {
+			m.end(r, trigger.Expired, fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339)), now)
+			continue
+		}
+		ids = append(ids, r.ID)
+		r.Reason = ""
+		if r.Attempt++; r.FirstAt.IsZero() {
+			r.FirstAt = now
+		}
+	}
+	return ids, next
+}
+
+// end writes an outcome and lets those go on that waited for it.
+func (m *model) end(r *modelRun, state trigger.State, reason string, at time.Time) {
+	r.State, r.Reason, r.FinishedAt, r.head = state, reason, at, false
+	m.notice(r, string(state), reason)
+	if r.turns() {
+		m.advance(r.Lane)
+	}
+	if !r.Followed {
+		return
 	}
 	for _, o := range m.runs {
-		switch {
-		case o == r || o.State.Ended():
-		case r.After && o.EventID == r.EventID && !o.After && r.Attempt == 0:
-			return false
-		case !r.After && r.Mode != trigger.Parallel && o.Lane == r.Lane && o.Mode != trigger.Parallel && o.ID < r.ID:
-			return false
+		if o.EventID == r.EventID && !o.After && o.Tells == 0 && !o.State.Ended() {
+			return
 		}
 	}
-	return true
-}
-
-func (m *model) claimSome() string {
-	var want []int64
-	for _, r := range m.runs {
-		if m.claimable(r) && !r.NotBefore.After(m.now) {
-			want = append(want, r.ID)
+	for _, o := range m.runs {
+		if o.EventID == r.EventID && o.After {
+			o.free = true
 		}
 	}
-	for _, id := range want {
-		r := m.runs[id-1]
-		r.State = trigger.Running
-		r.Attempt++
-	}
-	m.bench.claim(want...)
-	return fmt.Sprint("claim ", want)
 }
 
-func (m *model) finishOne() string {
-	var running []*trigger.Run
-	for _, r := range m.runs {
-		if r.State == trigger.Running {
-			running = append(running, r)
+// notice keeps what people are to be told of.
+func (m *model) notice(r *modelRun, outcome, reason string) {
+	if r.Tells == 0 && slices.Contains(modelTells, outcome) {
+		m.notices = append(m.notices, modelNotice{run: r.ID, state: outcome, reason: reason})
+	}
+}
+
+// modelTells are the outcomes that people are told of.
+var modelTells = []string{"failed", "rolled-back", "superseded", "expired", approvalNotice}
+
+// finish is given the id of the hold that it makes, if any.
+func (m *model) finish(replica int, claimed trigger.Run, res trigger.Result, hold int64) string {
+	r := m.run(claimed.ID)
+	if r == nil {
+		return fmt.Sprintf("there is no run %d", claimed.ID)
+	}
+	if r.State == trigger.Running && r.Attempt == claimed.Attempt && r.owner == m.lives[replica] {
+		m.writeBack(r, res, hold)
+	}
+	return string(r.State)
+}
+
+func (m *model) writeBack(r *modelRun, res trigger.Result, hold int64) {
+	if !res.Postponed {
+		r.tries = append(r.tries, trigger.Attempt{N: r.Attempt, StartedAt: r.StartedAt, FinishedAt: res.At, State: res.State, Reason: res.Reason, Log: res.Log})
+	} else {
+		if r.Attempt--; r.Attempt == 0 {
+			r.FirstAt = time.Time{}
+		}
+		if res.State == trigger.Waiting {
+			r.note(res.At, res.Reason)
 		}
 	}
-	if len(running) == 0 {
-		return "nothing to finish"
+	if res.Hold != "" && r.Event.Digest != "" {
+		m.hold(trigger.Hold{ID: hold, Lane: r.Lane, Digest: r.Event.Digest, Reason: res.Hold, By: "dockbell", Run: r.ID, At: res.At})
 	}
-	r := running[m.rand.IntN(len(running))]
-	to := []trigger.State{trigger.Succeeded, trigger.Failed, trigger.Waiting, trigger.Skipped}[m.rand.IntN(4)]
-	again := m.now.Add(time.Duration(m.rand.IntN(3)) * time.Second)
-	if _, err := m.Finish(m.Context(), *r, trigger.Result{State: to, At: m.now, NotBefore: again}); err != nil {
-		m.Fatal(err)
+	if res.State == trigger.Waiting {
+		m.putBack(r, res)
+		return
 	}
-	m.end(r, to, again)
-	return fmt.Sprintf("finish %d as %s", r.ID, to)
+	m.end(r, res.State, res.Reason, res.At)
 }
 
-func (m *model) end(r *trigger.Run, to trigger.State, again time.Time) {
-	if to == trigger.Waiting && r.Mode == trigger.Latest && !r.After {
-		for _, o := range m.runs {
-			if o.State == trigger.Waiting && o.Lane == r.Lane && o.Mode == trigger.Latest && o.ID > r.ID && o.EventID != r.EventID {
-				to = trigger.Superseded
+// putBack makes a run wait for another try, unless there is no need for it any
+// more.
+func (m *model) putBack(r *modelRun, res trigger.Result) {
+	h := m.heldBy(r.Lane, r.Event.Digest)
+	if h != nil && h.Digest != "" && r.heeds() {
+		m.end(r, trigger.Skipped, holdReason(*h)+"; before that: "+res.Reason, res.At)
+		if !sparePutBack {
+			r.key = ""
+		}
+		return
+	}
+	if r.turns() && r.Mode == trigger.Latest {
+		for _, o := range slices.Backward(m.runs) {
+			if o.ID > r.ID && o.turns() && !o.State.Ended() && o.Mode == trigger.Latest && o.Lane == r.Lane && o.EventID != r.EventID {
+				m.end(r, trigger.Superseded, fmt.Sprintf("superseded by run %d; before that: %s", o.ID, res.Reason), res.At)
+				return
 			}
 		}
 	}
-	r.State = to
-	if to == trigger.Waiting {
-		r.NotBefore = again
-	}
+	r.State, r.Reason, r.NotBefore = trigger.Waiting, res.Reason, res.NotBefore
+	r.head = r.turns() && (h == nil || !r.heeds())
 }
 
-// differs gives the first run that is not as the model has it.
-func (m *model) differs(runs []trigger.Run) string {
-	if len(runs) != len(m.runs) {
-		return fmt.Sprintf("%d runs, the model has %d", len(runs), len(m.runs))
-	}
-	for i, r := range runs {
-		if w := m.runs[i]; r.ID != w.ID || r.State != w.State || r.Attempt != w.Attempt {
-			return fmt.Sprintf("run %d is %s after %d tries; the model has %d, %s after %d", r.ID, r.State, r.Attempt, w.ID, w.State, w.Attempt)
+// recover gives the runs that it dealt with.
+func (m *model) recover(now time.Time) (ids []int64) {
+	for _, r := range m.runs {
+		if r.State == trigger.Running && !slices.Contains(m.lives, r.owner) {
+			ids = append(ids, r.ID)
+			m.writeBack(r, trigger.CutOff(repeatable(r.Kind), now), 0)
 		}
 	}
-	return ""
+	return ids
 }
 
-// oneAtATime is what is promised of lanes, whatever the model says.
-func (m *model) oneAtATime(runs []trigger.Run) {
-	running := map[string]int64{}
-	for _, r := range runs {
-		if r.State != trigger.Running || r.Mode == trigger.Parallel {
+func repeatable(kind string) bool { return kind == "set" }
+
+// The answers to what people ask for.
+const (
+	done     = "done"
+	refused  = "refused"
+	notFound = "not found"
+)
+
+func (m *model) cancel(id int64, why string, now time.Time) string {
+	r := m.run(id)
+	switch {
+	case r == nil:
+		return notFound
+	case r.State != trigger.Waiting:
+		return refused
+	}
+	m.end(r, trigger.Skipped, why, now)
+	return done
+}
+
+func (m *model) retry(id int64, why string, now time.Time) string {
+	r := m.run(id)
+	if r == nil {
+		return notFound
+	}
+	if r.State != trigger.Failed && r.State != trigger.Unknown && r.State != trigger.RolledBack || r.Attempt == 0 {
+		return refused
+	}
+	if h := m.heldBy(r.Lane, r.Event.Digest); h != nil && h.Digest != "" && r.heeds() {
+		return refused
+	}
+	if stand := m.standing(r.Lane); r.turns() && (r.Mode == trigger.Latest || r.Ordered) && len(stand) > 0 && stand[0].ID > r.ID {
+		return refused
+	}
+	if r.Attempts > 0 {
+		r.Attempts += r.Attempt
+	}
+	r.State, r.Reason, r.NotBefore, r.FinishedAt, r.FirstAt = trigger.Waiting, why, now, time.Time{}, time.Time{}
+	r.note(now, why)
+	r.free = r.After
+	m.advance(r.Lane)
+	return done
+}
+
+func (m *model) vote(id int64, v trigger.Vote, now time.Time) string {
+	r := m.run(id)
+	switch {
+	case r == nil:
+		return notFound
+	case !r.Awaits() || now.After(r.ApproveBy):
+		return refused
+	case len(r.Approvers) > 0 && !slices.Contains(r.Approvers, v.By):
+		return refused
+	case v.Digest != r.Event.Digest && (v.Digest != "" || v.Yes):
+		return refused
+	case v.Yes && slices.Contains(r.yes, v.By):
+		return refused
+	case !v.Yes:
+		m.end(r, trigger.Rejected, "rejected by "+v.By+": "+v.Reason, now)
+		return done
+	}
+	r.yes = append(r.yes, v.By)
+	r.Approved++
+	r.Reason = fmt.Sprintf("approved by %s (%d of %d): %s", v.By, r.Approved, r.Approvals, v.Reason)
+	r.note(now, r.Reason)
+	return done
+}
+
+func (m *model) hold(h trigger.Hold) {
+	m.holds = append(m.holds, h)
+	for _, r := range m.runs {
+		if r.State != trigger.Waiting || !r.heeds() {
 			continue
 		}
-		if other := running[r.Lane]; other != 0 {
-			m.Fatalf("runs %d and %d of lane %s at once", other, r.ID, r.Lane)
+		switch {
+		case h.Digest != "" && h.Digest == r.Event.Digest && (h.Lane == "" || h.Lane == r.Lane):
+			m.end(r, trigger.Skipped, holdReason(h), h.At)
+			r.key = ""
+		case h.Digest == "" && h.Lane == r.Lane:
+			r.head, r.Reason = false, holdReason(h)
+			r.note(h.At, r.Reason)
 		}
-		running[r.Lane] = r.ID
 	}
 }
 
-// drain lets time pass until all runs have ended: none may be stuck.
-func (m *model) drain() {
-	var running []trigger.Run
-	for _, r := range m.all() {
-		if r.State == trigger.Running {
-			running = append(running, r)
+func (m *model) release(id int64, by string, now time.Time) string {
+	i := slices.IndexFunc(m.holds, func(h trigger.Hold) bool { return h.ID == id })
+	if i < 0 {
+		return notFound
+	}
+	h := &m.holds[i]
+	if !h.ReleasedAt.IsZero() {
+		return refused
+	}
+	h.ReleasedAt, h.ReleasedBy = now, by
+	if h.Digest != "" || m.heldBy(h.Lane, "") != nil {
+		return done
+	}
+	for _, r := range m.runs {
+		if r.State == trigger.Waiting && r.heeds() && r.Lane == h.Lane {
+			r.Reason = fmt.Sprintf("released by %s (hold %d)", by, id)
+			r.note(now, r.Reason)
 		}
 	}
-	for range m.runs {
-		for _, r := range running {
-			m.bench.finish(r, trigger.Succeeded)
-		}
-		m.now = m.now.Add(time.Minute)
-		var err error
-		if running, _, err = m.Claim(m.Context(), m.now, 1000); err != nil {
-			m.Fatal(err)
+	m.advance(h.Lane)
+	return done
+}
+
+func (m *model) noticed(id int64) *modelNotice {
+	for i, n := range m.notices {
+		if n.id == id {
+			return &m.notices[i]
 		}
 	}
-	if waiting, running, err := m.Live(m.Context()); err != nil || waiting+running != 0 {
-		m.Fatalf("%d waiting and %d running are stuck, %v", waiting, running, err)
+	return nil
+}
+
+// tell is given the ids of the runs that it makes.
+func (m *model) tell(n trigger.Notice, runs []trigger.Run, ids []int64) {
+	if m.noticed(n.ID) == nil || len(ids) != len(runs) {
+		return
 	}
+	m.notices = slices.DeleteFunc(m.notices, func(o modelNotice) bool { return o.id == n.ID })
+	for i, r := range runs {
+		r.EventID, r.Event = n.Run.EventID, n.Run.Event
+		m.admit(r, true, ids[i])
+	}
+}
+
+func (m *model) lead(replica int) bool {
+	if !slices.Contains(m.lives, m.leader) {
+		m.leader = m.lives[replica]
+	}
+	return m.leader == m.lives[replica]
+}
+
+func (m *model) prune(keep trigger.Keep, now time.Time) (n trigger.Pruned) {
+	old := func(at time.Time, keep time.Duration) bool { return at.Before(now.Add(-keep)) }
+	newest := map[string]int64{} // what stands in each lane
+	for _, r := range m.runs {
+		if r.stands() {
+			newest[r.Lane] = r.ID
+		}
+	}
+	m.runs = slices.DeleteFunc(m.runs, func(r *modelRun) bool {
+		period := keep.Successes
+		if r.State == trigger.Failed || r.State == trigger.Unknown || r.State == trigger.RolledBack {
+			period = keep.Failures
+		}
+		forget := r.State.Ended() && old(r.FinishedAt, period) && (newest[r.Lane] != r.ID || r.Mode == trigger.Parallel)
+		if forget {
+			n.Runs++
+			m.notices = slices.DeleteFunc(m.notices, func(o modelNotice) bool { return o.run == r.ID })
+		}
+		return forget
+	})
+	m.events = slices.DeleteFunc(m.events, func(e trigger.EventRecord) bool {
+		used := slices.ContainsFunc(m.runs, func(r *modelRun) bool { return r.EventID == e.ID })
+		if forget := old(e.ReceivedAt, keep.Successes) && !used; forget {
+			n.Events++
+			return true
+		}
+		return false
+	})
+	unfinished := func(d modelDelivery) bool {
+		return slices.ContainsFunc(m.runs, func(r *modelRun) bool { return !r.State.Ended() && m.deliveryOf(r) <= d.id })
+	}
+	m.deliveries = slices.DeleteFunc(m.deliveries, func(d modelDelivery) bool {
+		if forget := old(d.receivedAt, keep.Deliveries) && !unfinished(d); forget {
+			n.Deliveries++
+			return true
+		}
+		return false
+	})
+	return n
+}
+
+func (m *model) deliveryOf(r *modelRun) int64 {
+	for _, e := range m.events {
+		if e.ID == r.EventID {
+			return e.Delivery
+		}
+	}
+	return 0
+}
+
+// stuck gives the runs that have not ended.
+func (m *model) stuck() string {
+	var all []string
+	for _, r := range m.runs {
+		if !r.State.Ended() {
+			all = append(all, fmt.Sprintf("run %d is %s (%s)", r.ID, r.State, r.Reason))
+		}
+	}
+	return strings.Join(all, ", ")
 }
