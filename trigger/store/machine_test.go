@@ -999,7 +999,9 @@ func (m *machine) prune(t *rapid.T) step {
 	c := chosen(t, 3*3*3)
 	period := func() time.Duration { return []time.Duration{time.Second, 5 * time.Second, time.Hour}[c.of(3)] }
 	keep := trigger.Keep{Deliveries: period(), Successes: period(), Failures: period()}
-	if spareForgotten && slices.ContainsFunc(m.model.runs, func(r *modelRun) bool { return !r.State.Ended() || r.Mode == trigger.Parallel && !r.After && r.stands() }) {
+	if spareForgotten && slices.ContainsFunc(m.model.runs, func(r *modelRun) bool {
+		return !r.State.Ended() || r.Mode == trigger.Parallel && !r.After && r.stands()
+	}) {
 		keep.Successes, keep.Failures = time.Hour, time.Hour
 	}
 	return step{fmt.Sprintf("%sprune, to keep %+v", m.by(replica), keep), at, func() string {
