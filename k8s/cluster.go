@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
@@ -148,6 +149,30 @@ func (c *cluster) watch(k kind, namespace string) cache.SharedIndexInformer {
 	go informer.RunWithContext(c.ctx)
 	c.watched[key] = informer
 	return informer
+}
+
+// changes gives until each later state of a workload, as long as the watch
+// lasts and until says no. It reports whether until said yes, or the workload
+// is gone.
+func (c *cluster) changes(ctx context.Context, k kind, of *metav1.ObjectMeta, until func(runtime.Object) bool) bool {
+	one := cache.NewListWatchFromClient(c.apps, k.resource, of.Namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, of.Name))
+	w, err := one.WatchWithContext(ctx, metav1.ListOptions{ResourceVersion: of.ResourceVersion})
+	if err != nil {
+		c.log.Debug("cannot watch a rollout; the API server is asked again instead", "resource", k.resource, "namespace", of.Namespace, "name", of.Name, "error", err)
+		return false
+	}
+	defer w.Stop()
+	for e := range w.ResultChan() {
+		switch e.Type {
+		case watch.Added, watch.Modified:
+			if until(e.Object) {
+				return true
+			}
+		case watch.Deleted:
+			return true
+		}
+	}
+	return false
 }
 
 // patch writes, in the name of dockbell.

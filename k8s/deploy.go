@@ -38,6 +38,11 @@ type deploySpec struct {
 	Container string `yaml:"container"` // may be left out where there is one
 	Cluster   string `yaml:"cluster"`
 	Pin       string `yaml:"pin"` // tag or digest
+
+	// Wait is how long the rollout may take; left out: it is not waited for.
+	// Rollback undoes one that does not come up.
+	Wait     *time.Duration `yaml:"wait"`
+	Rollback bool           `yaml:"rollback"`
 }
 
 type deploy struct {
@@ -78,6 +83,12 @@ func (d *deploy) check() error {
 	if d.spec.Pin != pinTag && d.spec.Pin != pinDigest {
 		fault("pin", "must be tag or digest, not %q", d.spec.Pin)
 	}
+	if d.spec.Wait != nil && *d.spec.Wait <= 0 {
+		fault("wait", "must be longer than nothing, as in 5m")
+	}
+	if d.spec.Rollback && d.spec.Wait == nil {
+		fault("rollback", "needs `wait`, which says how long the new pods may take to come up")
+	}
 	if err := d.clusters.check(d.spec.Cluster); err != nil {
 		fault("cluster", "%w", err)
 	}
@@ -101,9 +112,7 @@ func (d *deploy) Target() string {
 	return t
 }
 
-// Do changes the image, and nothing when that would be a step back or is done
-// already. What the watch remembers is good enough to write from, since the
-// patch tests it; a decision not to write is only taken on a fresh look.
+// Do changes the image, and waits for what comes of it if it is to.
 func (d *deploy) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 	if run.Event.Tag == "" && run.Event.Digest == "" {
 		return errors.New("the event has neither tag nor digest to deploy")
@@ -112,15 +121,35 @@ func (d *deploy) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 	if err != nil {
 		return trigger.Retry(err)
 	}
+	r, err := d.apply(ctx, c, run, log)
+	if err != nil || r == nil {
+		return err
+	}
+	return d.follow(ctx, c, r, log)
+}
+
+// apply changes the image, and nothing when that would be a step back or is
+// done already. It gives the rollout to wait for, which an earlier try may have
+// begun. What the watch remembers is good enough to write from, since the patch
+// tests it; a decision not to write is only taken on a fresh look.
+func (d *deploy) apply(ctx context.Context, c *cluster, run trigger.Run, log io.Writer) (*rollout, error) {
 	object := c.remembered(d.kind, d.spec.Namespace, d.name)
 	fresh := object == nil
+	if d.spec.Wait != nil && run.Attempt > 1 {
+		fresh = true // there may be a rollout since
+	}
 	var refused []byte // the patch that the server did not take
 	var refusal error
 	for range rereads {
 		if fresh {
+			var err error
 			if object, err = c.read(ctx, d.kind, d.spec.Namespace, d.name); err != nil {
-				return d.explain(ctx, "get", err)
+				return nil, d.explain(ctx, "get", err)
 			}
+		}
+		if r := d.begun(object, run); r != nil {
+			fmt.Fprintf(log, "%s: an earlier try began the rollout of %s\n", d.Target(), r.To.Image)
+			return r, nil
 		}
 		ch, err := d.plan(object, run)
 		if err != nil && !fresh {
@@ -128,26 +157,26 @@ func (d *deploy) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 			continue
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		patch, err := ch.patch()
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if bytes.Equal(patch, refused) {
-			return refusal // nothing has changed since: it is not about being late
+			return nil, refusal // nothing has changed since: it is not about being late
 		}
 		err = c.patch(ctx, d.kind, d.spec.Namespace, d.name, patch)
 		if err == nil {
 			fmt.Fprintf(log, "%s: %s\n", d.Target(), ch)
-			return nil
+			return ch.rollout, nil
 		}
 		if !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) {
-			return d.explain(ctx, "patch", err)
+			return nil, d.explain(ctx, "patch", err)
 		}
 		refused, refusal, fresh = patch, d.explain(ctx, "patch", err), true
 	}
-	return trigger.Retry(fmt.Errorf("%s is changed by others all the time; last: %w", d.workload(), refusal))
+	return nil, trigger.Retry(fmt.Errorf("%s is changed by others all the time; last: %w", d.workload(), refusal))
 }
 
 func (d *deploy) plan(object runtime.Object, run trigger.Run) (*change, error) {

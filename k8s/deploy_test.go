@@ -25,7 +25,11 @@ import (
 
 func build(t *testing.T, clusters map[string]ClusterSpec, spec string) (trigger.Action, error) {
 	t.Helper()
-	return New(t.Context(), clusters, nil, slog.New(slog.DiscardHandler)).Deploy(func(v any) error { return yaml.Unmarshal([]byte(spec), v) })
+	return deployIn(New(t.Context(), clusters, nil, slog.New(slog.DiscardHandler)), spec)
+}
+
+func deployIn(c *Clusters, spec string) (trigger.Action, error) {
+	return c.Deploy(func(v any) error { return yaml.Unmarshal([]byte(spec), v) })
 }
 
 func TestDeployFaults(t *testing.T) {
@@ -37,6 +41,9 @@ func TestDeployFaults(t *testing.T) {
 		{"{target: deployment/web}", `namespace: "" is not the name of a namespace`},
 		{"{target: deployment/web, namespace: prod, container: a/b}", `container: "a/b" is not the name of a container`},
 		{"{target: deployment/web, namespace: prod, pin: sha}", `pin: must be tag or digest, not "sha"`},
+		{"{target: deployment/web, namespace: prod, wait: 0s}", "wait: must be longer than nothing, as in 5m"},
+		{"{target: deployment/web, namespace: prod, wait: -5m}", "wait: must be longer than nothing, as in 5m"},
+		{"{target: deployment/web, namespace: prod, rollback: true}", "rollback: needs `wait`, which says how long the new pods may take to come up"},
 		{"{target: deployment/web, namespace: prod, cluster: moon}", "cluster: there is no cluster \"moon\"; `clusters` has staging, default"},
 	} {
 		_, err := build(t, map[string]ClusterSpec{"staging": {}}, test.spec)
@@ -66,18 +73,29 @@ func TestTarget(t *testing.T) {
 // end-to-end tests; here are the answers that it gives rarely.
 func apiServer(t *testing.T, answer func(w http.ResponseWriter, r *http.Request)) trigger.Action {
 	t.Helper()
+	return deployAt(t, "{target: deployment/web, namespace: prod}", answer)
+}
+
+func deployAt(t *testing.T, spec string, answer func(w http.ResponseWriter, r *http.Request)) trigger.Action {
+	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(answer))
 	t.Cleanup(srv.Close)
-	path := filepath.Join(t.TempDir(), "kubeconfig")
-	config := fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: %q}}]}", srv.URL)
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	a, err := build(t, map[string]ClusterSpec{DefaultCluster: {Kubeconfig: path}}, "{target: deployment/web, namespace: prod}")
+	a, err := deployIn(clustersAt(t, srv.URL), spec)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
+}
+
+// clustersAt has the API server at a URL.
+func clustersAt(t *testing.T, url string) *Clusters {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "kubeconfig")
+	config := fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c}}], clusters: [{name: c, cluster: {server: %q}}]}", url)
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return New(t.Context(), map[string]ClusterSpec{DefaultCluster: {Kubeconfig: path}}, nil, slog.New(slog.DiscardHandler))
 }
 
 func reply(w http.ResponseWriter, status int, v any) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -18,6 +19,12 @@ type kind struct {
 	parts    func(o any) (*metav1.ObjectMeta, *corev1.PodTemplateSpec)
 	// drop clears what is not needed of a remembered workload.
 	drop func(o any)
+	// progress is how far the rollout is that began at a time.
+	progress func(o any, began time.Time) progress
+	selector func(o any) *metav1.LabelSelector // of its pods
+	// sticks: it waits for a broken pod, and does not replace it by one of
+	// what was before.
+	sticks bool
 }
 
 var kinds = map[string]kind{
@@ -28,7 +35,9 @@ var kinds = map[string]kind{
 			d := o.(*appsv1.Deployment)
 			return &d.ObjectMeta, &d.Spec.Template
 		},
-		drop: func(o any) { o.(*appsv1.Deployment).Status = appsv1.DeploymentStatus{} },
+		drop:     func(o any) { o.(*appsv1.Deployment).Status = appsv1.DeploymentStatus{} },
+		progress: deploymentProgress,
+		selector: func(o any) *metav1.LabelSelector { return o.(*appsv1.Deployment).Spec.Selector },
 	},
 	"statefulset": {
 		resource: "statefulsets",
@@ -37,7 +46,10 @@ var kinds = map[string]kind{
 			s := o.(*appsv1.StatefulSet)
 			return &s.ObjectMeta, &s.Spec.Template
 		},
-		drop: func(o any) { o.(*appsv1.StatefulSet).Status = appsv1.StatefulSetStatus{} },
+		drop:     func(o any) { o.(*appsv1.StatefulSet).Status = appsv1.StatefulSetStatus{} },
+		progress: statefulSetProgress,
+		selector: func(o any) *metav1.LabelSelector { return o.(*appsv1.StatefulSet).Spec.Selector },
+		sticks:   true,
 	},
 	"daemonset": {
 		resource: "daemonsets",
@@ -46,7 +58,9 @@ var kinds = map[string]kind{
 			d := o.(*appsv1.DaemonSet)
 			return &d.ObjectMeta, &d.Spec.Template
 		},
-		drop: func(o any) { o.(*appsv1.DaemonSet).Status = appsv1.DaemonSetStatus{} },
+		drop:     func(o any) { o.(*appsv1.DaemonSet).Status = appsv1.DaemonSetStatus{} },
+		progress: daemonSetProgress,
+		selector: func(o any) *metav1.LabelSelector { return o.(*appsv1.DaemonSet).Spec.Selector },
 	},
 }
 

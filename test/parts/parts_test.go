@@ -80,7 +80,7 @@ func TestCluster(t *testing.T) {
 		})
 	})
 	t.Run("image that cannot be pulled", func(t *testing.T) {
-		if _, err := apps.Create(ctx, deployment("bad", "shop/web:fail-v1"), metav1.CreateOptions{}); err != nil {
+		if _, err := apps.Create(ctx, deployment("bad", "shop/web:v1-noimage"), metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "pods wait for their image", func() (bool, error) {

@@ -22,6 +22,7 @@ type Store interface {
 	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
 	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
 	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
+	Shared() bool // by several replicas
 	Lease() context.Context
 	Wake() <-chan struct{}
 
@@ -70,7 +71,9 @@ func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	var aside sync.WaitGroup
-	aside.Go(func() { q.takeOver(ctx) })
+	if q.store.Shared() {
+		aside.Go(func() { q.takeOver(ctx) })
+	}
 	if q.Tell != nil {
 		aside.Go(func() { q.tell(ctx) })
 	}

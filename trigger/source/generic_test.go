@@ -267,7 +267,7 @@ func TestGenericManyTags(t *testing.T) {
 	if err != nil || len(events) != 200_000 {
 		t.Fatalf("%d events, %v", len(events), err)
 	}
-	if took := time.Since(began); took > 20*time.Second {
+	if took := time.Since(began); took > time.Minute {
 		t.Errorf("took %s", took)
 	}
 }

@@ -267,8 +267,8 @@ func dedupeKey(r trigger.Run) []byte {
 	return sum[:16]
 }
 
-// duplicate finds the run that this event made before. A failed one does not
-// count: who sends an event again after a failure wants it tried again.
+// duplicate finds the run that this event made before. One that failed does not
+// count: who sends an event again after that wants it tried again.
 func (w *writer) duplicate(key []byte) (id int64, err error) {
 	if key == nil {
 		return 0, nil
@@ -279,7 +279,7 @@ func (w *writer) duplicate(key []byte) (id int64, err error) {
 			return 0, err
 		}
 	}
-	if d.state == trigger.Failed {
+	if d.state == trigger.Failed || d.state == trigger.RolledBack {
 		return 0, w.exec(isNew, d.id)
 	}
 	return d.id, nil

@@ -509,8 +509,8 @@ func (m *machine) running() (open []claim) {
 // some draws what is done next: mostly one step.
 func (m *machine) some(t *rapid.T) steps {
 	plain := []func(*rapid.T) step{
-		m.accept, m.accept, m.accept, m.again, m.again, m.claim, m.claim, m.claim, m.finish, m.finish, m.finish, m.finish,
-		m.vote, m.vote, m.vote, m.vote, m.retry, m.retry, m.cancel, m.hold, m.release,
+		m.accept, m.claim, m.finish, m.finish, m.claim, m.finish, m.accept, m.again, m.finish, m.vote, m.vote, m.vote,
+		m.claim, m.retry, m.hold, m.release, m.cancel, m.retry, m.again,
 	}
 	alone := []func(*rapid.T) step{m.rehearse, m.tell, m.tell, m.late, m.reopenOne}
 	if len(m.stores) > 1 || !spareIDs {
@@ -999,9 +999,7 @@ func (m *machine) prune(t *rapid.T) step {
 	c := chosen(t, 3*3*3)
 	period := func() time.Duration { return []time.Duration{time.Second, 5 * time.Second, time.Hour}[c.of(3)] }
 	keep := trigger.Keep{Deliveries: period(), Successes: period(), Failures: period()}
-	if spareForgotten && slices.ContainsFunc(m.model.runs, func(r *modelRun) bool {
-		return !r.State.Ended() || r.Mode == trigger.Parallel && !r.After && r.stands()
-	}) {
+	if spareForgotten && m.model.forgets() {
 		keep.Successes, keep.Failures = time.Hour, time.Hour
 	}
 	return step{fmt.Sprintf("%sprune, to keep %+v", m.by(replica), keep), at, func() string {

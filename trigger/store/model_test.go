@@ -626,6 +626,15 @@ func (m *model) prune(keep trigger.Keep, now time.Time) (n trigger.Pruned) {
 	return n
 }
 
+// forgets reports whether there is a lane whose newest run will not keep what
+// it holds from being pruned.
+func (m *model) forgets() bool {
+	return slices.ContainsFunc(m.runs, func(r *modelRun) bool {
+		stand := m.standing(r.Lane)
+		return len(stand) > 1 && (!stand[0].State.Ended() || stand[0].Mode == trigger.Parallel)
+	})
+}
+
 func (m *model) deliveryOf(r *modelRun) int64 {
 	for _, e := range m.events {
 		if e.ID == r.EventID {

@@ -52,6 +52,9 @@ func (s *Store) Lease() context.Context {
 	return s.replica.lease
 }
 
+// Shared reports whether several replicas may use the store.
+func (s *Store) Shared() bool { return s.shared }
+
 // join makes this replica known, and keeps it so.
 func (s *Store) join(ctx context.Context) error {
 	s.replica.renew(time.Now(), s.shared)
