@@ -29,7 +29,7 @@ func TestModel(t *testing.T) {
 	dir := t.TempDir()
 	empty := emptyStore(t, dir)
 	n := 0
-	check(t, 10, func(rt *rapid.T) {
+	check(t, 15, func(rt *rapid.T) {
 		n++
 		path := filepath.Join(dir, fmt.Sprint(n, ".db"))
 		if err := os.WriteFile(path, empty, 0o600); err != nil {

@@ -258,7 +258,7 @@ func (m *machine) do(t *rapid.T, steps ...step) {
 	answers := m.answers(steps)
 	before := m.seen
 	m.look(t)
-	wrong := ""
+	var wrong []string // by each order
 	for _, order := range orders(len(steps)) {
 		model, diff := m.model.clone(), ""
 		for _, i := range order {
@@ -274,11 +274,9 @@ func (m *machine) do(t *rapid.T, steps ...step) {
 			m.promises(t, before)
 			return
 		}
-		if wrong == "" {
-			wrong = diff
-		}
+		wrong = append(wrong, diff)
 	}
-	t.Fatal(wrong)
+	t.Fatal(strings.Join(wrong, "\nor, in another order: "))
 }
 
 // answers does steps. Several are kept back until all of them are there, so
@@ -822,6 +820,9 @@ func (m *machine) finishOf(c claim, res trigger.Result) step {
 		what += " with a hold"
 	}
 	var hold int64
+	if c.run.Tells != 0 && spareToldOfHeld {
+		res.Hold = ""
+	}
 	return step{what, res.At, func() string {
 		s := m.stores[c.replica]
 		state, err := s.Finish(m.test.Context(), c.run, res)

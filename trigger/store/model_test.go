@@ -197,10 +197,12 @@ func (m *model) admit(planned trigger.Run, force bool, id int64) trigger.Admitte
 // room for another.
 func (m *model) madeBefore(key string) int64 {
 	for _, r := range m.runs {
-		if r.key == key && r.State != trigger.Failed {
-			return r.ID
-		} else if r.key == key {
+		switch {
+		case r.key != key:
+		case r.State == trigger.Failed || r.State == trigger.RolledBack:
 			r.key = ""
+		default:
+			return r.ID
 		}
 	}
 	return 0

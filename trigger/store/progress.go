@@ -151,7 +151,7 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 	if err := w.record(r, res); err != nil {
 		return res, err
 	}
-	if res.Hold != "" && r.Event.Digest != "" {
+	if res.Hold != "" && r.Event.Digest != "" && r.Tells == 0 {
 		h := trigger.Hold{Lane: r.Lane, Digest: r.Event.Digest, Reason: res.Hold, By: "dockbell", Run: r.ID, At: res.At}
 		if _, err := w.hold(h); err != nil {
 			return res, err
