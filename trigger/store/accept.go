@@ -454,7 +454,7 @@ func (w *writer) supersede(by trigger.Run) error {
 			}
 		}
 	}
-	return w.promote(by.Lane)
+	return w.reseat(by.Lane)
 }
 
 func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }
@@ -480,7 +480,17 @@ func (w *writer) promote(lane string) error {
 		return nil
 	}
 	return w.exec("UPDATE runs SET due_at = "+dueAt+`
-		WHERE `+waits+` AND id = (SELECT id FROM runs WHERE live_lane = ? ORDER BY live_lane, id LIMIT 1)`, lane)
+		WHERE `+waits+` AND id = (SELECT id FROM runs WHERE live_lane = ?1 ORDER BY live_lane, id LIMIT 1)
+		AND NOT EXISTS (SELECT 1 FROM runs WHERE live_lane = ?1 AND state = 'running')`, lane)
+}
+
+// reseat is promote where another run than the oldest may be the head: one that
+// is tried again by hand goes behind what is under way, and before what waits.
+func (w *writer) reseat(lane string) error {
+	if err := w.exec("UPDATE runs SET due_at = NULL WHERE live_lane = ? AND due_at IS NOT NULL", lane); err != nil {
+		return err
+	}
+	return w.promote(lane)
 }
 
 // startFollowers makes the runs claimable that wait for the others of their
@@ -490,7 +500,7 @@ func (w *writer) startFollowers(event int64) error {
 	return w.exec(`UPDATE runs SET due_at = not_before
 		WHERE id IN (SELECT run_id FROM origins WHERE event_id = ?1) AND after AND `+waits+`
 		AND NOT EXISTS (SELECT 1 FROM origins o JOIN runs r ON r.id = o.run_id
-			WHERE o.event_id = ?1 AND NOT r.after AND (r.state IN ('waiting', 'running')) IS TRUE)`, event)
+			WHERE o.event_id = ?1 AND NOT r.after AND r.tells = 0 AND (r.state IN ('waiting', 'running')) IS TRUE)`, event)
 }
 
 // nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.

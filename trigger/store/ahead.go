@@ -252,8 +252,8 @@ func (w *writer) queueKept(b *pgx.Batch) {
 }
 
 const promoteHeads = "UPDATE runs SET due_at = " + dueAt + ` FROM (
-		SELECT (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest($1::text[]) AS l (lane)
-	) AS h WHERE id = h.head AND ` + waits
+		SELECT lane, (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest($1::text[]) AS l (lane)
+	) AS h WHERE id = h.head AND ` + waits + " AND NOT EXISTS (SELECT 1 FROM runs x WHERE x.live_lane = h.lane AND x.state = 'running')"
 
 // fewRows is up to how many rows cost less one by one.
 const fewRows = 4

@@ -123,7 +123,7 @@ func (w *writer) resume(lane, why string, now time.Time) error {
 	if err := w.exec("UPDATE runs SET reason = ?, due_at = CASE WHEN live_lane IS NULL THEN "+dueAt+" END"+ofLane, why, lane); err != nil {
 		return err
 	}
-	return w.promote(lane)
+	return w.reseat(lane)
 }
 
 // Holds lists the holds that are not released, newest first; all of them when

@@ -48,7 +48,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND state NOT IN " + notStanding + " ORDER BY id DESC LIMIT 1"
 			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
 				return err
-			} else if taken && r.Mode == trigger.Latest {
+			} else if taken && (r.Mode == trigger.Latest || r.Ordered) {
 				return trigger.Refuse("run %d has taken its place", newer)
 			}
 			busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{r.Lane}, new(int))

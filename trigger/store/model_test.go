@@ -406,7 +406,7 @@ func (m *model) writeBack(r *modelRun, res trigger.Result, hold int64) {
 			r.note(res.At, res.Reason)
 		}
 	}
-	if res.Hold != "" && r.Event.Digest != "" {
+	if res.Hold != "" && r.Event.Digest != "" && r.Tells == 0 {
 		m.hold(trigger.Hold{ID: hold, Lane: r.Lane, Digest: r.Event.Digest, Reason: res.Hold, By: "dockbell", Run: r.ID, At: res.At})
 	}
 	if res.State == trigger.Waiting {
@@ -422,9 +422,7 @@ func (m *model) putBack(r *modelRun, res trigger.Result) {
 	h := m.heldBy(r.Lane, r.Event.Digest)
 	if h != nil && h.Digest != "" && r.heeds() {
 		m.end(r, trigger.Skipped, holdReason(*h)+"; before that: "+res.Reason, res.At)
-		if !sparePutBack {
-			r.key = ""
-		}
+		r.key = ""
 		return
 	}
 	if r.turns() && r.Mode == trigger.Latest {

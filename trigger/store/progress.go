@@ -167,12 +167,18 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 // meanwhile makes that one needless.
 func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, error) {
 	h, err := w.heldBy(r.Lane, r.Event.Digest)
-	switch {
-	case err != nil:
+	if err != nil {
 		return res, err
-	case h != nil && h.Digest != "" && !r.After && r.Tells == 0:
+	}
+	if r.After || r.Tells != 0 {
+		h = nil // they deploy nothing
+	}
+	if h != nil && h.Digest != "" {
 		res.State, res.Reason = trigger.Skipped, holdReason(*h)+"; before that: "+res.Reason
-		return res, w.end(r, res.State, res.Reason, res.At)
+		if err := w.end(r, res.State, res.Reason, res.At); err != nil {
+			return res, err
+		}
+		return res, w.exec(isNew, r.ID)
 	}
 	if takesTurns(r) && r.Mode == trigger.Latest {
 		var newer int64
@@ -187,7 +193,7 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 		}
 	}
 	var due any
-	if h == nil || r.After {
+	if h == nil {
 		w.due = true
 		due = nanos(res.NotBefore)
 	}
@@ -206,7 +212,11 @@ func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.
 		return err
 	}
 	if takesTurns(r) {
-		if err := w.promote(r.Lane); err != nil {
+		next := w.promote
+		if r.State == trigger.Waiting {
+			next = w.reseat // another one may be the head
+		}
+		if err := next(r.Lane); err != nil {
 			return err
 		}
 	}

@@ -220,7 +220,7 @@ func eventsQuery(f trigger.EventFilter) (query string, args []any) {
 // Outcomes gives the states of an event's runs, without those that wait for
 // the others.
 func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.State, err error) {
-	err = each(s.query(ctx, "SELECT r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.event_id = ? AND NOT r.after ORDER BY o.run_id", event))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.event_id = ? AND NOT r.after AND r.tells = 0 ORDER BY o.run_id", event))(func(rows rowScanner) error {
 		var state trigger.State
 		err := rows.Scan(&state)
 		states = append(states, state)
