@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // A rollback by hand stays: the digest that was rolled back is not deployed
@@ -22,9 +23,8 @@ func TestRollbackByHandStays(t *testing.T) {
 	rolledOut(t, ns, "web", image(2))
 	d.ended()
 
-	back := getDeployment(t, ns, "web")
-	back.Spec.Template.Spec.Containers[0].Image = image(1)
-	if _, err := cluster.Client.AppsV1().Deployments(ns).Update(t.Context(), back, metav1.UpdateOptions{}); err != nil {
+	back := fmt.Appendf(nil, `{"spec":{"template":{"spec":{"containers":[{"name":"web","image":%q}]}}}}`, image(1))
+	if _, err := cluster.Client.AppsV1().Deployments(ns).Patch(t.Context(), "web", types.StrategicMergePatchType, back, metav1.PatchOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	rolledOut(t, ns, "web", image(1))
