@@ -199,7 +199,7 @@ func TestRolloutOver(t *testing.T) {
 func TestRolloutSurvivesKill(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	patient(t, ns, 8)
+	patient(t, ns, 20)
 	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
 	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-noimage", 1))
 	d.waits(ns, shop+"v1.1.0-noimage")
