@@ -121,7 +121,7 @@ func (d *deploy) follow(ctx context.Context, c *cluster, r *rollout, log io.Writ
 	if r.Undone != "" {
 		return &trigger.HoldError{Err: errors.New(r.Undone), Undone: true}
 	}
-	ctx = trigger.OnlyWaits(ctx)
+	ctx = trigger.OnlyWaits(ctx, "the rollout of "+r.To.Image)
 	wait := *d.spec.Wait
 	waiting, cancel := context.WithTimeout(ctx, min(wait, wait-time.Since(r.Began)))
 	defer cancel()

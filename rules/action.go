@@ -47,6 +47,7 @@ type action struct {
 	defLane   string // of a call
 	templated bool
 	target    string // when it does not depend on the event
+	finds     bool   // it is a [trigger.Finder]
 	decode    Decoder
 }
 
@@ -67,7 +68,7 @@ func (a *action) plan(run *trigger.Run, vars any) {
 	run.Kind, run.Target, run.Mode = a.kind, a.target, o.Mode
 	run.Order, run.Ordered = o.Order, a.row.Declarative && o.Order != trigger.OrderAny
 	run.Attempts, run.Timeout, run.Deadline = *o.Attempts, *o.Timeout, o.Deadline
-	run.FirstBackoff, run.MostBackoff, run.HoldFailed = o.Backoff.First, o.Backoff.Most, o.OnFailure == holdOnFailure
+	run.FirstBackoff, run.MostBackoff, run.HoldFailed, run.Finds = o.Backoff.First, o.Backoff.Most, o.OnFailure == holdOnFailure, a.finds
 	spec, lane, err := a.render(vars)
 	if err == nil && run.Target == "" {
 		run.Target, err = a.buildTarget(spec)
@@ -77,7 +78,7 @@ func (a *action) plan(run *trigger.Run, vars any) {
 		// target, and the queue tries again.
 		run.Target, err = a.kind, nil
 	}
-	run.Spec, run.Lane = spec, a.laneKey(lane, run.Target)
+	run.Spec, run.Lane = spec, a.laneKey(lane, run)
 	if err != nil {
 		run.State, run.Reason, run.FinishedAt = trigger.Failed, err.Error(), run.CreatedAt
 		// Where it was going is not known: it must stand in nobody's way.
@@ -102,12 +103,14 @@ func (a *action) buildTarget(spec json.RawMessage) (string, error) {
 	return built.Target(), nil
 }
 
-func (a *action) laneKey(named, target string) string {
+func (a *action) laneKey(named string, run *trigger.Run) string {
 	switch {
 	case named != "":
 		return "lane/" + named
+	case a.finds: // for one repository a search is not made needless by that for another
+		return trigger.LaneOf(a.kind, run.Target) + " for " + run.Event.Name()
 	case a.row.Declarative:
-		return a.kind + "/" + target
+		return trigger.LaneOf(a.kind, run.Target)
 	}
 	return a.defLane
 }
@@ -219,7 +222,7 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, p place, fault func(
 		return false
 	}
 	reported := errors.New("reported")
-	_, err := a.row.Build(func(v any) error {
+	built, err := a.row.Build(func(v any) error {
 		if !at.Decode(v) {
 			return reported
 		}
@@ -229,6 +232,10 @@ func (a *action) try(n strictyaml.Node, special *yaml.Node, p place, fault func(
 		if !errors.Is(err, reported) {
 			at.Fault(err)
 		}
+		return false
+	}
+	if _, a.finds = built.(trigger.Finder); a.finds && a.options.Lane != "" {
+		n.Key("lane").Faultf("%s finds what it changes, and each of those is in a lane of its own", built.Target())
 		return false
 	}
 	spec, err := a.spec.render(p.vars)

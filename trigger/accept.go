@@ -56,11 +56,15 @@ type Result struct {
 	At        time.Time // when the try ended
 	Postponed bool      // there was no try: its gate was closed
 	Hold      string    // why the digest is held in the lane from now on; "" when it is not
+	Runs      []Run     // that are made with it, of what was found
 }
 
 // CutOff is the result of a run that was stopped in the middle.
-func CutOff(repeatable bool, now time.Time) Result {
-	if repeatable {
+func (r Run) CutOff(repeatable bool, now time.Time) Result {
+	switch {
+	case r.Begun != "":
+		return Result{State: Waiting, At: now, NotBefore: now, Reason: "dockbell stopped, or lost its store, while this waited; it goes on waiting"}
+	case repeatable:
 		return Result{State: Waiting, At: now, NotBefore: now, Reason: "dockbell stopped, or lost its store, while this ran"}
 	}
 	return Result{State: Unknown, At: now, Reason: "dockbell stopped, or lost its store, while this ran; whether it had its effect is not known, so it is not repeated"}

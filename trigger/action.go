@@ -2,6 +2,7 @@ package trigger
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,6 +21,23 @@ type Action interface {
 	// ctx ends. What is worth keeping with the run goes to log, never a
 	// secret.
 	Do(ctx context.Context, run Run, log io.Writer) error
+}
+
+// Finder is an action that changes nothing itself. It finds what there is to
+// be changed, and each becomes a run with an outcome of its own. Its Do is not
+// called.
+type Finder interface {
+	Action
+
+	// Find tries once, like Do. What it finds has its parameters in a form that
+	// the Builder of its kind takes.
+	Find(ctx context.Context, run Run, log io.Writer) ([]Found, error)
+}
+
+// Found is one thing to be changed.
+type Found struct {
+	Target string
+	Spec   json.RawMessage
 }
 
 // Builder makes an action from its parameters: strict decoding and checks, no
@@ -44,17 +62,19 @@ type Kind struct {
 
 // OnlyWaits is for an action that from now on does nothing but wait for what it
 // has begun, and bounds that itself. It gives the context to go on with, which
-// the time limit of a try does not end; the context before has ended. The
-// queue lets another run begin meanwhile.
-func OnlyWaits(ctx context.Context) context.Context {
-	if begin, ok := ctx.Value(waiting{}).(func() context.Context); ok {
-		return begin()
+// the time limit of a try does not end; the context before has ended. What has
+// begun is put on disk as the run's Begun: a run that is cut off now, or says
+// that it may be tried again, passes no gate any more when it is taken up, and
+// must go on with that. The queue lets another run begin meanwhile.
+func OnlyWaits(ctx context.Context, begun string) context.Context {
+	if begin, ok := ctx.Value(waiting{}).(func(string) context.Context); ok {
+		return begin(begun)
 	}
 	return ctx
 }
 
 // WithOnlyWaits makes a context in which begin is what [OnlyWaits] does.
-func WithOnlyWaits(ctx context.Context, begin func() context.Context) context.Context {
+func WithOnlyWaits(ctx context.Context, begin func(begun string) context.Context) context.Context {
 	return context.WithValue(ctx, waiting{}, begin)
 }
 

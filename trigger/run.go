@@ -88,6 +88,12 @@ type Run struct {
 	// every other run.
 	Tells int64 `json:"tells,omitzero,string"`
 
+	// Parent is the run that found what this one changes, 0 for every other
+	// run. Finds says that this run is one that finds: what it stands for is
+	// for those that it makes to say.
+	Parent int64 `json:"parent,omitzero,string"`
+	Finds  bool  `json:"-"`
+
 	// MinAge is how long the image must have been known when the run starts.
 	// It is counted from when the run is accepted, into NotBefore.
 	MinAge time.Duration `json:"-"`
@@ -100,6 +106,24 @@ type Run struct {
 	FirstAt    time.Time `json:"firstAt,omitzero"`   // of the first try
 	StartedAt  time.Time `json:"startedAt,omitzero"` // of the last try
 	FinishedAt time.Time `json:"finishedAt,omitzero"`
+
+	// Begun is what the action has begun and waits for, in words of its own;
+	// "" when there is nothing. Whoever takes the run up again goes on waiting
+	// for that.
+	Begun string `json:"begun,omitzero"`
+}
+
+// LaneOf is the lane of what a declarative kind of action changes.
+func LaneOf(kind, target string) string { return kind + "/" + target }
+
+// Child makes the run that changes something that this one has found.
+func (r Run) Child(found Found, now time.Time) Run {
+	return Run{
+		EventID: r.EventID, Event: r.Event, Rule: r.Rule, Index: r.Index, Kind: r.Kind, Target: found.Target, Spec: found.Spec, Parent: r.ID,
+		Lane: LaneOf(r.Kind, found.Target), Mode: r.Mode, Ordered: r.Ordered, Order: r.Order, Attempts: r.Attempts, Timeout: r.Timeout, Followed: r.Followed,
+		Deadline: r.Deadline, FirstBackoff: r.FirstBackoff, MostBackoff: r.MostBackoff, HoldFailed: r.HoldFailed,
+		CreatedAt: now, NotBefore: now,
+	}
 }
 
 // Attempt is one try of a run, as it was written back.

@@ -85,10 +85,6 @@ func emptyStore(t *testing.T, dir string) []byte {
 	return text
 }
 
-// spareDeadline is that a try may begin after the deadline of its run when a
-// window or a stop keeps it from its time.
-const spareDeadline = true
-
 // told are the outcomes that people are told of.
 var told = []string{"failed", "rolled-back", "unknown", "superseded"}
 
@@ -218,7 +214,10 @@ func (w *world) try(ctx context.Context, r trigger.Run, log io.Writer) error {
 		return err
 	}
 	b := begin{run: r, what: "ok", at: time.Now(), stops: len(w.stops)}
-	if r.Attempt <= len(s.Tries) {
+	switch {
+	case r.Begun != "":
+		b.what = "waits"
+	case r.Attempt <= len(s.Tries):
 		b.what = s.Tries[r.Attempt-1]
 	}
 	w.set(func() {
@@ -271,7 +270,7 @@ func (b begin) do(ctx context.Context) error {
 		<-ctx.Done()
 	case "waits":
 		select {
-		case <-trigger.OnlyWaits(ctx).Done():
+		case <-trigger.OnlyWaits(ctx, "a rollout").Done():
 			return ctx.Err()
 		case <-time.After(2 * timeout):
 		}
@@ -287,7 +286,7 @@ func (w *world) refuses(b begin) string {
 		return "while the queue is stopped"
 	case other != 0 && r.Mode != trigger.Parallel:
 		return fmt.Sprintf("while run %d of its lane is in the middle", other)
-	case b.at.Before(w.opens[r.Lane]):
+	case b.at.Before(w.opens[r.Lane]) && r.Begun == "":
 		return "while its window is closed"
 	}
 	if holds, ok := w.landed[r.Lane]; ok && r.Ordered && holds.Digest != r.Event.Digest {
@@ -303,11 +302,13 @@ func (w *world) refuses(b begin) string {
 	switch {
 	case r.Attempt <= last.run.Attempt:
 		return fmt.Sprintf("after try %d", last.run.Attempt)
+	case r.Begun != "":
+		return "" // it only goes on waiting
 	case last.what != "retry" && !(r.Kind == "set" && (last.what == "uncertain" || stopped)):
 		return fmt.Sprintf("again, after it did %q", last.what)
 	case r.Attempts > 0 && len(before) >= r.Attempts+b.stops-before[0].stops:
 		return fmt.Sprintf("although %d are allowed", r.Attempts)
-	case r.Deadline > 0 && b.at.Sub(before[0].at) > r.Deadline && !spareDeadline:
+	case r.Deadline > 0 && b.at.Sub(before[0].at) > r.Deadline:
 		return fmt.Sprintf("%s after the first one, and %s is its deadline", b.at.Sub(before[0].at), r.Deadline)
 	}
 	return ""
@@ -531,9 +532,10 @@ func (b begin) wants(stopped bool) (all []trigger.State) {
 			all = append(all, trigger.Unknown)
 		}
 	}
-	if stopped && b.run.Kind == "set" {
+	if stopped && (b.run.Kind == "set" || b.what == "waits") {
 		all = append(all, trigger.Waiting)
-	} else if stopped {
+	}
+	if stopped && b.run.Kind != "set" { // also of one that waits, where that could not be kept
 		all = append(all, trigger.Unknown)
 	}
 	return all

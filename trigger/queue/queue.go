@@ -22,6 +22,7 @@ type Store interface {
 	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
 	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
 	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
+	Begin(ctx context.Context, r trigger.Run, begun string) error
 	Shared() bool // by several replicas
 	Lease() context.Context
 	Wake() <-chan struct{}
@@ -45,6 +46,7 @@ type Queue struct {
 	log     *slog.Logger
 	metrics *Metrics
 	began   time.Time
+	outage  outage
 
 	finished chan struct{}
 	ended    chan struct{} // a run may have ended: there may be something to tell
@@ -112,7 +114,7 @@ func (q *Queue) takeOver(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if err := q.recover(ctx); err != nil && !pause(ctx, q.log, "cannot see whether other replicas are alive; trying again", err) {
+		if err := q.recover(ctx); err != nil && !q.pause(ctx, "see whether other replicas are alive", err) {
 			return
 		}
 	}
@@ -135,12 +137,13 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 			var runs []trigger.Run
 			var err error
 			if runs, next, err = q.store.Claim(ctx, q.now(), free); err != nil {
-				pause(ctx, q.log, "cannot take runs from the store; trying again", err)
+				q.pause(ctx, "take runs", err)
 				continue
 			}
+			q.outage.over(q.log)
 			for _, r := range runs {
 				q.running.Add(1)
-				go q.do(work, lease, r)
+				go q.do(ctx, work, lease, r)
 			}
 			look = len(runs) == free // there may be more than there are workers
 			free -= len(runs)
@@ -171,11 +174,38 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 	}
 }
 
+// outage is a time in which the store cannot be used. Its beginning and its end
+// are for the log, each try in between only where somebody looks closely.
+type outage struct {
+	mu    sync.Mutex
+	since time.Time // zero while there is none
+}
+
+func (o *outage) on(log *slog.Logger, what string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.since.IsZero() {
+		log.Debug("the store still cannot be used", "to", what, "error", err)
+		return
+	}
+	o.since = time.Now()
+	log.Error("the store cannot be used; what waits is tried again until it can", "to", what, "error", err, "every", storeRetry)
+}
+
+func (o *outage) over(log *slog.Logger) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if !o.since.IsZero() {
+		log.Info("the store can be used again", "after", time.Since(o.since).Round(time.Millisecond))
+		o.since = time.Time{}
+	}
+}
+
 // pause waits before the store is asked again, whoever calls meanwhile. It
 // reports whether ctx is still alive.
-func pause(ctx context.Context, log *slog.Logger, what string, err error) bool {
+func (q *Queue) pause(ctx context.Context, what string, err error) bool {
 	if ctx.Err() == nil {
-		log.Error(what, "error", err, "in", storeRetry)
+		q.outage.on(q.log, what, err)
 	}
 	select {
 	case <-ctx.Done():
@@ -185,14 +215,14 @@ func pause(ctx context.Context, log *slog.Logger, what string, err error) bool {
 	}
 }
 
-// do carries out one try and writes back how it ended. The lease is the right
-// to do so.
-func (q *Queue) do(work, lease context.Context, r trigger.Run) {
+// do carries out one try and writes back how it ended. stop ends what can go on
+// after a restart as it is, work the rest; the lease is the right to do it.
+func (q *Queue) do(stop, work, lease context.Context, r trigger.Run) {
 	defer q.running.Done()
 	free := sync.OnceFunc(func() { q.finished <- struct{}{} })
 	defer free()
 	log := q.logger(r)
-	if q.postpone(work, r) {
+	if r.Begun == "" && (q.overdue(work, r) || q.postpone(work, r)) {
 		return
 	}
 	log.Info("run started", "attempt", r.Attempt, "target", r.Target)
@@ -200,16 +230,23 @@ func (q *Queue) do(work, lease context.Context, r trigger.Run) {
 
 	var output capture
 	began := time.Now()
-	err := q.try(work, lease, r, &output, free)
+	found, err := q.try(stop, work, lease, &r, &output, free)
 	free() // what follows waits for the store, not for the world
-	if work.Err() != nil && err != nil {
+	switch {
+	case errors.Is(err, errStopped):
+		log.Info("run goes on waiting after the next start")
+		return
+	case work.Err() != nil && err != nil:
 		log.Warn("run cut off by the stop", "error", err)
 		return
 	}
 	res := q.judge(r, err)
 	if lease.Err() != nil && err != nil {
-		res = trigger.CutOff(q.kinds[r.Kind].Declarative, q.now())
+		res = r.CutOff(q.kinds[r.Kind].Declarative, q.now())
 		log.Warn("run cut off", "error", context.Cause(lease))
+	}
+	for _, f := range found {
+		res.Runs = append(res.Runs, r.Child(f, res.At))
 	}
 	res.Log = output.String()
 	state, ok := q.writeBack(work, r, res)
@@ -227,6 +264,25 @@ func (q *Queue) do(work, lease context.Context, r trigger.Run) {
 	default:
 		log.Info("run ended", "state", state, "reason", res.Reason, "took", took)
 	}
+}
+
+// overdue ends a run whose deadline has passed since its last try, and reports
+// whether it did.
+func (q *Queue) overdue(work context.Context, r trigger.Run) bool {
+	now := q.now()
+	if r.Deadline == 0 || r.Attempt < 2 || !now.After(r.FirstAt.Add(r.Deadline)) {
+		return false
+	}
+	res := trigger.Result{State: trigger.Failed, At: now, Reason: fmt.Sprintf("not done within %s of its first try", r.Deadline), Postponed: true}
+	if r.HoldFailed {
+		res.Hold = res.Reason
+	}
+	if state, ok := q.writeBack(work, r, res); ok {
+		q.metrics.ended(r, state, 0)
+		q.mayTell()
+		q.logger(r).Error("run failed", "error", res.Reason)
+	}
+	return true
 }
 
 // postpone puts a run back whose gate has closed since it was accepted, after
@@ -250,47 +306,63 @@ func (q *Queue) postpone(work context.Context, r trigger.Run) bool {
 	return true
 }
 
-// try builds the action and does it once, within its time limit. Once it only
-// waits, it has no time limit and its worker is free. A panic is that run's
-// failure, not the daemon's.
-func (q *Queue) try(work, lease context.Context, r trigger.Run, output *capture, free func()) (err error) {
+// errStopped is why a run does not go on that will after a restart.
+var errStopped = errors.New("dockbell stops")
+
+// try builds the action and does it once, within its time limit, or lets it
+// find what there is to be done. Once it only waits, it has no time limit and
+// its worker is free. A panic is that run's failure, not the daemon's.
+func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *capture, free func()) (found []trigger.Found, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			q.logger(r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
+			q.logger(*r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("the action panicked: %v; please report this", p)
 		}
 	}()
 	kind, ok := q.kinds[r.Kind]
 	if !ok {
-		return fmt.Errorf("this dockbell has no action kind %q", r.Kind)
+		return nil, fmt.Errorf("this dockbell has no action kind %q", r.Kind)
 	}
 	action, err := kind.Build(q.decode(r.Spec))
 	if err != nil {
-		return fmt.Errorf("its stored specification is no longer valid: %w", err)
+		return nil, fmt.Errorf("its stored specification is no longer valid: %w", err)
 	}
 	leased, end := context.WithCancelCause(work)
 	defer end(nil)
 	defer context.AfterFunc(lease, func() { end(context.Cause(lease)) })()
 	if leased.Err() != nil {
-		return context.Cause(leased)
+		return nil, context.Cause(leased)
 	}
 	ctx, cancel, timedOut := leased, func() {}, fmt.Errorf("timed out after %s", r.Timeout)
 	if r.Timeout > 0 {
 		ctx, cancel = context.WithTimeoutCause(leased, r.Timeout, timedOut)
 	}
 	defer cancel()
-	err = action.Do(trigger.WithOnlyWaits(ctx, func() context.Context {
-		cancel()
-		if context.Cause(ctx) == timedOut {
-			return ctx // too late
-		}
-		free()
-		return leased
-	}), r, output)
-	if err != nil && context.Cause(ctx) == timedOut && !errors.Is(err, timedOut) {
-		err = fmt.Errorf("%w: %w", timedOut, err)
+	if finder, ok := action.(trigger.Finder); ok {
+		found, err = finder.Find(ctx, *r, output)
+	} else {
+		err = action.Do(trigger.WithOnlyWaits(ctx, func(begun string) context.Context {
+			cancel()
+			if context.Cause(ctx) == timedOut {
+				return ctx // too late
+			}
+			free()
+			if err := q.store.Begin(context.WithoutCancel(work), *r, begun); err != nil {
+				q.logger(*r).Warn("cannot keep what the run waits for; a stop of dockbell has to wait for it", "error", err)
+				return leased
+			}
+			r.Begun = begun
+			context.AfterFunc(stop, func() { end(errStopped) })
+			return leased
+		}), *r, output)
 	}
-	return err
+	switch {
+	case err != nil && context.Cause(ctx) == timedOut && !errors.Is(err, timedOut):
+		err = fmt.Errorf("%w: %w", timedOut, err)
+	case err != nil && context.Cause(leased) == errStopped:
+		err = errStopped
+	}
+	return found, err
 }
 
 // judge turns what an action returned into what happens to its run.
@@ -345,7 +417,7 @@ func (q *Queue) writeBack(work context.Context, r trigger.Run, res trigger.Resul
 		if err == nil {
 			return state, true
 		}
-		if !pause(work, q.logger(r), "cannot write the result of a run; trying again", err) {
+		if !q.pause(work, fmt.Sprintf("write the result of run %d", r.ID), err) {
 			return "", false
 		}
 	}

@@ -31,6 +31,26 @@ func (a act) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
 	return a(ctx, run, log)
 }
 
+// finder finds what its specification names.
+type finder struct {
+	act
+	finds []string
+}
+
+func (f finder) Find(ctx context.Context, _ trigger.Run, _ io.Writer) (found []trigger.Found, err error) {
+	for _, name := range f.finds {
+		switch name {
+		case "nothing":
+			return nil, trigger.Skip("nothing runs it")
+		case "hang":
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		found = append(found, trigger.Found{Target: name, Spec: []byte("{}")})
+	}
+	return found, nil
+}
+
 // faulty is a store that can be made to fail.
 type faulty struct {
 	*store.Store
@@ -101,7 +121,10 @@ func bubble(t *testing.T, do act, test func(r *rig)) {
 // start runs a new queue on the store.
 func (r *rig) start(grace time.Duration) {
 	build := func(decode func(any) error) (trigger.Action, error) {
-		var spec struct{ Fault string }
+		var spec struct {
+			Fault string
+			Finds []string
+		}
 		if err := decode(&spec); err != nil {
 			return nil, err
 		}
@@ -110,6 +133,9 @@ func (r *rig) start(grace time.Duration) {
 			return nil, trigger.Field("fault", "is %q", spec.Fault)
 		case "panic":
 			panic("in build")
+		}
+		if spec.Finds != nil {
+			return finder{r.do, spec.Finds}, nil
 		}
 		return r.do, nil
 	}
@@ -574,8 +600,8 @@ func TestOnlyWaits(t *testing.T) {
 			return nil
 		}
 		before := ctx
-		ctx = trigger.OnlyWaits(ctx)
-		if before.Err() == nil || trigger.OnlyWaits(ctx) != ctx {
+		ctx = trigger.OnlyWaits(ctx, "a rollout")
+		if before.Err() == nil || trigger.OnlyWaits(ctx, "") != ctx {
 			t.Error("the context before goes on, or there is one more")
 		}
 		waiting.Add(1)
@@ -610,7 +636,7 @@ func TestOnlyWaits(t *testing.T) {
 			}
 		}
 
-		// The end of the lease and of the grace time cut them off.
+		// The end of the lease and a stop cut them off at once.
 		lease, lose := context.WithCancel(context.Background())
 		r.store.lease.Store(&lease)
 		id := r.accept(waits)
@@ -621,16 +647,70 @@ func TestOnlyWaits(t *testing.T) {
 		r.store.lease.Store(&again)
 		time.Sleep(storeRetry)
 		r.state(id, trigger.Running)
-		if run, tries := r.run(id); run.Attempt != 2 || tries[0].Reason != "dockbell stopped, or lost its store, while this ran" {
+		if run, tries := r.run(id); run.Attempt != 2 || run.Begun != "a rollout" || tries[0].Reason != "dockbell stopped, or lost its store, while this waited; it goes on waiting" {
 			t.Errorf("%+v, %+v", run, tries)
 		}
 		began = time.Now()
 		r.stop()
 		<-r.stopped
-		if d := time.Since(began); d != time.Minute {
+		if d := time.Since(began); d != 0 {
 			t.Errorf("stopped after %s", d)
 		}
 		r.state(id, trigger.Running)
+	})
+}
+
+// What a run finds is carried out at once, each as a run of its own.
+func TestFinder(t *testing.T) {
+	bubble(t, func(_ context.Context, r trigger.Run, _ io.Writer) error {
+		time.Sleep(time.Minute)
+		if r.Target == "api" {
+			return errors.New("no such container")
+		}
+		return nil
+	}, func(r *rig) {
+		find := func(spec string) int64 {
+			return r.accept(func(r *trigger.Run) {
+				r.Kind, r.Finds, r.Timeout, r.Spec = "set", true, 5*time.Second, []byte(spec)
+			})
+		}
+		id := find(`{"finds": ["web", "api", "db"]}`)
+		if run, _ := r.ended(id); run.State != trigger.Succeeded {
+			t.Errorf("%+v", run)
+		}
+		time.Sleep(time.Minute + time.Millisecond)
+		for i, want := range []trigger.State{trigger.Succeeded, trigger.Failed, trigger.Succeeded} {
+			if run, _ := r.run(id + 1 + int64(i)); run.State != want || run.Parent != id {
+				t.Errorf("%+v, want %s", run, want)
+			}
+		}
+		for spec, want := range map[string]string{`{"finds": ["nothing"]}`: "nothing runs it", `{"finds": ["hang"]}`: "timed out after 5s: context deadline exceeded"} {
+			if run, _ := r.ended(find(spec)); run.Reason != want {
+				t.Errorf("%+v", run)
+			}
+		}
+		if runs, err := r.store.Runs(r.Context(), trigger.RunFilter{Limit: 10}); err != nil || len(runs) != 6 {
+			t.Errorf("%d runs, %v", len(runs), err)
+		}
+	})
+}
+
+// A run whose deadline passes while the store is away is not tried again.
+func TestDeadlineWhileAway(t *testing.T) {
+	bubble(t, func(context.Context, trigger.Run, io.Writer) error { return trigger.Retry(errors.New("503")) }, func(r *rig) {
+		id := r.accept(func(r *trigger.Run) { r.Deadline, r.HoldFailed, r.Event.Digest = time.Minute, true, "sha256:a" })
+		synctest.Wait()
+		began := time.Now()
+		r.store.claim.Store(new(errors.New("disk full")))
+		time.Sleep(2 * time.Minute)
+		r.store.claim.Store(nil)
+		run, tries := r.ended(id)
+		if run.State != trigger.Failed || run.Reason != "not done within 1m0s of its first try" || len(tries) != 1 || run.Attempt != 1 {
+			t.Errorf("%+v, %+v after %s", run, tries, time.Since(began))
+		}
+		if holds, err := r.store.Holds(r.Context(), false); err != nil || len(holds) != 1 {
+			t.Errorf("%+v, %v", holds, err)
+		}
 	})
 }
 
@@ -638,7 +718,7 @@ func TestOnlyWaits(t *testing.T) {
 func TestOnlyWaitsTooLate(t *testing.T) {
 	bubble(t, func(ctx context.Context, _ trigger.Run, _ io.Writer) error {
 		<-ctx.Done()
-		ctx = trigger.OnlyWaits(ctx)
+		ctx = trigger.OnlyWaits(ctx, "a rollout")
 		return context.Cause(ctx)
 	}, func(r *rig) {
 		if run, _ := r.ended(r.accept(func(r *trigger.Run) { r.Timeout = 5 * time.Second })); run.Reason != "timed out after 5s" {
@@ -679,6 +759,24 @@ func TestStoreCannotClaim(t *testing.T) {
 			r.state(id, trigger.Succeeded)
 		}
 	})
+}
+
+// An outage is logged when it begins and when it is over, however often the
+// store is asked meanwhile.
+func TestOutageInLog(t *testing.T) {
+	var text strings.Builder
+	log := slog.New(slog.NewTextHandler(&text, nil))
+	var o outage
+	for range 2 {
+		o.over(log)
+		for range 10 {
+			o.on(log, "take runs", errors.New("disk full"))
+		}
+		o.over(log)
+	}
+	if n := strings.Count(text.String(), "cannot be used"); n != 2 || strings.Count(text.String(), "again\" after") != 2 {
+		t.Errorf("\n%s", &text)
+	}
 }
 
 func TestStoreCannotWriteBack(t *testing.T) {

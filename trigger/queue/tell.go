@@ -20,7 +20,7 @@ func (q *Queue) tell(ctx context.Context) {
 	for ctx.Err() == nil {
 		n, err := q.tellSome(ctx)
 		if err != nil {
-			pause(ctx, q.log, "cannot make notifications of outcomes; trying again", err)
+			q.pause(ctx, "make notifications of outcomes", err)
 			continue
 		}
 		if n == tellAtOnce {

@@ -150,7 +150,7 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 	if err := w.ripen(&r); err != nil {
 		return trigger.Admitted{}, "", err
 	}
-	if r.State == trigger.Waiting && !r.After {
+	if r.State == trigger.Waiting && !r.After && !r.Finds {
 		if before, err := w.compare(&r); err != nil || before != 0 && !forced {
 			return already(before), "", err
 		}
@@ -185,8 +185,12 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 	return trigger.Admitted{ID: r.ID, New: true, Reason: r.Reason}, r.State, nil
 }
 
-// before finds the run that was made for this push before.
+// before finds the run that was made for this push before. Of what was found
+// the lane alone can say.
 func (w *writer) before(r trigger.Run, key []byte) (id int64, err error) {
+	if r.Parent != 0 {
+		return 0, nil
+	}
 	if id, err = w.duplicate(key); err != nil || id != 0 {
 		return id, err
 	}
@@ -234,17 +238,21 @@ func (w *writer) compare(r *trigger.Run) (before int64, err error) {
 		return 0, err
 	}
 	stand := view.stand
-	why := stand.newerThan(*r)
+	if !stand.sameImage(r.Event) {
+		if stand, err = w.standingOf(r.Event, r.Lane, stand.id); err != nil || stand == nil {
+			return 0, err
+		}
+	}
 	// One push may have made runs of several rules in the lane.
 	for s := stand; s != nil && s.samePush(r.Event); {
 		if s.rule == r.Rule && s.index == r.Index {
 			return s.id, nil
 		}
-		if s, err = w.standing(r.Lane, s.id); err != nil {
+		if s, err = w.standingOf(r.Event, r.Lane, s.id); err != nil {
 			return 0, err
 		}
 	}
-	if why != "" {
+	if why := stand.newerThan(*r); why != "" {
 		r.State, r.Reason = trigger.Skipped, "older than run "+strconv.FormatInt(stand.id, 10)+": "+why
 		r.FinishedAt = r.CreatedAt
 	}
@@ -256,11 +264,11 @@ func already(id int64) trigger.Admitted {
 }
 
 // dedupeKey tells redeliveries of one event to one action of one rule; NULL
-// where the sender gives nothing to tell them by. A run that follows others
-// is made whenever one of those is.
+// where the sender gives nothing to tell them by. A run that follows others, or
+// was found, is made whenever one of those is.
 func dedupeKey(r trigger.Run) []byte {
 	event := r.Event.Key()
-	if event == "" || r.After {
+	if event == "" || r.After || r.Parent != 0 {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(event + "\x00" + r.Rule + "\x00" + strconv.Itoa(r.Index) + "\x00" + r.Kind))
@@ -397,15 +405,32 @@ type standing struct {
 	release              trigger.Release
 }
 
-// standing gives the newest standing run of a lane that is older than the run
-// before.
-func (w *writer) standing(lane string, before int64) (*standing, error) {
+// standing gives the newest standing run of a lane.
+func (w *writer) standing(lane string) (*standing, error) {
+	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE "+standsIn+" ORDER BY r.id DESC LIMIT 1",
+		lane, int64(math.MaxInt64))
+}
+
+// mostLookedAt is how many standing runs of a lane are looked through for one
+// of a certain repository. Few lanes have runs of more than one.
+const mostLookedAt = 1000
+
+// standingOf gives the newest standing run of a lane that is older than the run
+// before, and of the repository that an event is of.
+func (w *writer) standingOf(e trigger.Event, lane string, before int64) (*standing, error) {
+	return w.stand("SELECT "+standingFields+" FROM (SELECT * FROM runs r WHERE "+standsIn+` ORDER BY r.id DESC LIMIT ?) r JOIN events e ON e.id = r.event_id
+		WHERE e.registry = ? AND e.repository = ? ORDER BY r.id DESC LIMIT 1`, lane, before, mostLookedAt, e.Registry, e.Repository)
+}
+
+const (
+	standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"
+	standsIn       = "r.lane = ? AND r.id < ? AND r.state NOT IN " + notStanding
+)
+
+func (w *writer) stand(query string, args ...any) (*standing, error) {
 	var s standing
 	var occurred, received int64
-	ok, err := w.row(`SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
-		FROM runs r JOIN events e ON e.id = r.event_id
-		WHERE r.lane = ? AND r.id < ? AND r.state NOT IN `+notStanding+` ORDER BY r.id DESC LIMIT 1`,
-		[]any{lane, before}, &s.id, &s.rule, &s.index, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
+	ok, err := w.row(query, args, &s.id, &s.rule, &s.index, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
 	if !ok {
 		return nil, err
 	}
@@ -413,15 +438,19 @@ func (w *writer) standing(lane string, before int64) (*standing, error) {
 	return &s, nil
 }
 
-// samePush reports whether the event is of the push that the run was made for.
-func (s *standing) samePush(e trigger.Event) bool {
-	return e.Digest != "" && s.digest == e.Digest && s.release.Tag == e.Tag && s.registry == e.Registry && s.repository == e.Repository
+// sameImage reports whether the run is of the repository that an event is of.
+func (s *standing) sameImage(e trigger.Event) bool {
+	return s.registry == e.Registry && s.repository == e.Repository
 }
 
-// newerThan says why the run would be a step back, or "". Releases of
-// different repositories are not compared.
+// samePush reports whether the event is of the push that the run was made for.
+func (s *standing) samePush(e trigger.Event) bool {
+	return e.Digest != "" && s.digest == e.Digest && s.release.Tag == e.Tag && s.sameImage(e)
+}
+
+// newerThan says why a run of the same repository would be a step back, or "".
 func (s *standing) newerThan(r trigger.Run) string {
-	if !r.Ordered || s.registry != r.Event.Registry || s.repository != r.Event.Repository {
+	if !r.Ordered {
 		return ""
 	}
 	return trigger.Backwards(s.release, trigger.Release{Tag: r.Event.Tag, At: r.Event.Time()}, r.Order)

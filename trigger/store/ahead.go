@@ -54,7 +54,7 @@ type duplicate struct {
 // progress is how far a run is.
 type progress struct {
 	state   trigger.State
-	attempt int
+	started int64
 	owner   int64
 }
 
@@ -95,7 +95,7 @@ func inOrder(ops []*op) (all question) {
 // The questions of many operations, asked at once.
 const (
 	askKeys  = "SELECT o.dedupe, r.id, r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.dedupe = ANY ($1)"
-	askTries = "SELECT id, state, attempt, owner FROM runs WHERE id = ANY ($1)"
+	askTries = "SELECT id, state, started_at, owner FROM runs WHERE id = ANY ($1)"
 	askLanes = `SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
 			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
 		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
@@ -144,7 +144,7 @@ func (w *writer) ask(b *pgx.Batch, q question) {
 		b.Queue(askTries, q.tries).Query(func(rows pgx.Rows) error {
 			var id int64
 			var p progress
-			_, err := pgx.ForEachRow(rows, []any{&id, &p.state, &p.attempt, &p.owner}, func() error { w.runs[id] = p; return nil })
+			_, err := pgx.ForEachRow(rows, []any{&id, &p.state, &p.started, &p.owner}, func() error { w.runs[id] = p; return nil })
 			return err
 		})
 	}

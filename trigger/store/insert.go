@@ -24,7 +24,7 @@ var (
 		"id", "event_id", "rule", "idx", "kind", "target", "spec", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
 		"state", "reason", "attempt", "not_before", "created_at", "started_at", "finished_at",
 		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at", "owner",
-		"live_lane", "due_at",
+		"live_lane", "due_at", "begun", "parent",
 	}
 	originColumns  = []string{"run_id", "event_id", "repository", "dedupe"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
@@ -70,7 +70,7 @@ var (
 	binary = []string{"body", "log", "dedupe"}
 	texts  = []string{
 		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
-		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane",
+		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane", "begun",
 	}
 )
 
@@ -163,7 +163,7 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
 		string(r.State), r.Reason, 0, nanos(r.NotBefore), nanos(r.CreatedAt), int64(0), nanos(r.FinishedAt),
 		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0), int64(0),
-		live, due,
+		live, due, "", r.Parent,
 	}
 	id, ok := w.keep(&w.added, "runs_id", values)
 	if !ok {

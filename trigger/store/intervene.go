@@ -65,7 +65,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		if attempts > 0 {
 			attempts += r.Attempt
 		}
-		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, live_lane = ?, due_at = ? WHERE id = ?",
+		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, begun = '', live_lane = ?, due_at = ? WHERE id = ?",
 			why, attempts, nanos(now), lane, due, id)
 		if err != nil {
 			return err

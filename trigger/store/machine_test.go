@@ -71,22 +71,6 @@ func check(t *testing.T, n int, property func(*rapid.T)) {
 	rapid.Check(t, property)
 }
 
-// The store is spared what it is known not to do as promised. Each of these
-// goes when it does.
-const (
-	// In a lane of several repositories a run is compared with the newest only,
-	// whichever that is of.
-	spareRepositories = true
-	// A try that was none is counted back, so the next one cannot be told from
-	// it.
-	sparePostponed = true
-	// What a lane holds is forgotten while another run waits in it, which may
-	// fail, and where a run of mode parallel is the newest.
-	spareForgotten = true
-	// SQLite gives the ids of what was pruned or told again.
-	spareIDs = true
-)
-
 // cluster is a database with its replicas.
 type cluster struct {
 	test   *testing.T
@@ -211,6 +195,7 @@ type sight struct {
 	notes   map[int64][]trigger.Note
 	notices []modelNotice
 	holds   []trigger.Hold
+	due     []int64 // the runs that nothing but time keeps from being claimed
 
 	problems []string // that the check of a store finds
 }
@@ -344,6 +329,12 @@ func (m *machine) look(t *rapid.T) {
 		s.holds = append(s.holds, h)
 		return err
 	})
+	m.see(t, "SELECT id FROM runs WHERE due_at IS NOT NULL ORDER BY id", func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		s.due = append(s.due, id)
+		return err
+	})
 	m.see(t, strings.Join(checks, " UNION ALL "), func(rows rowScanner) error {
 		var problem string
 		err := rows.Scan(&problem)
@@ -372,6 +363,15 @@ func (s sight) differs(m *model) string {
 		if want := m.runs[i].notes; !slices.Equal(s.notes[r.ID], want) {
 			return fmt.Sprintf("notes of run %d (-want +got):\n%s", r.ID, cmp.Diff(want, s.notes[r.ID]))
 		}
+	}
+	var due []trigger.Run
+	for _, r := range m.runs {
+		if m.claimable(r) {
+			due = append(due, r.Run)
+		}
+	}
+	if !slices.Equal(s.due, ids(due)) {
+		return fmt.Sprintf("claimable in time are %d, want %d", s.due, ids(due))
 	}
 	if !reflect.DeepEqual(s.holds, m.holds) && len(s.holds)+len(m.holds) > 0 {
 		return "holds (-want +got):\n" + cmp.Diff(m.holds, s.holds)

@@ -1,8 +1,6 @@
 package store
 
 import (
-	"math"
-
 	"github.com/dockbell/dockbell/trigger"
 )
 
@@ -35,7 +33,7 @@ func (w *writer) lane(lane string) (*laneView, error) {
 	if v, ok := w.lanes[lane]; ok {
 		return v, nil
 	}
-	stand, err := w.standing(lane, math.MaxInt64)
+	stand, err := w.standing(lane)
 	if err != nil {
 		return nil, err
 	}

@@ -234,10 +234,15 @@ func (m *model) standing(lane string) (stand []*modelRun) {
 	return stand
 }
 
+// standingOf gives those of them that are of the repository of r.
+func (m *model) standingOf(r *modelRun) []*modelRun {
+	return slices.DeleteFunc(m.standing(r.Lane), func(s *modelRun) bool { return s.Event.Name() != r.Event.Name() })
+}
+
 // standsFor finds the run that the same push made, of those that stand at the
 // front of the lane.
 func (m *model) standsFor(r *modelRun) int64 {
-	for _, s := range m.standing(r.Lane) {
+	for _, s := range m.standingOf(r) {
 		if r.Event.Digest == "" || s.Event.Image != r.Event.Image {
 			break
 		}
@@ -251,8 +256,8 @@ func (m *model) standsFor(r *modelRun) int64 {
 // guard skips a run that would be a step back from what the lane holds or is
 // about to.
 func (m *model) guard(r *modelRun) {
-	stand := m.standing(r.Lane)
-	if !r.Ordered || len(stand) == 0 || stand[0].Event.Name() != r.Event.Name() {
+	stand := m.standingOf(r)
+	if !r.Ordered || len(stand) == 0 {
 		return
 	}
 	if why := trigger.Backwards(release(stand[0].Event), release(r.Event), r.Order); why != "" {
@@ -330,7 +335,10 @@ func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time
 	due = due[:min(n, len(due))]
 	slices.SortFunc(due, func(a, b *modelRun) int { return int(a.ID - b.ID) })
 	for _, r := range due {
-		r.State, r.StartedAt, r.owner = trigger.Running, now, m.lives[replica]
+		r.State, r.owner = trigger.Running, m.lives[replica]
+		if r.StartedAt = r.StartedAt.Add(1); r.StartedAt.Before(now) {
+			r.StartedAt = now
+		}
 	}
 	for _, r := range m.runs {
 		if m.claimable(r) && (next.IsZero() || r.due().Before(next)) {
@@ -389,7 +397,7 @@ func (m *model) finish(replica int, claimed trigger.Run, res trigger.Result, hol
 	if r == nil {
 		return fmt.Sprintf("there is no run %d", claimed.ID)
 	}
-	if r.State == trigger.Running && r.Attempt == claimed.Attempt && r.owner == m.lives[replica] {
+	if r.State == trigger.Running && r.StartedAt.Equal(claimed.StartedAt) && r.owner == m.lives[replica] {
 		m.writeBack(r, res, hold)
 	}
 	return string(r.State)
@@ -442,7 +450,7 @@ func (m *model) recover(now time.Time) (ids []int64) {
 	for _, r := range m.runs {
 		if r.State == trigger.Running && !slices.Contains(m.lives, r.owner) {
 			ids = append(ids, r.ID)
-			m.writeBack(r, trigger.CutOff(repeatable(r.Kind), now), 0)
+			m.writeBack(r, r.CutOff(repeatable(r.Kind), now), 0)
 		}
 	}
 	return ids
@@ -587,18 +595,26 @@ func (m *model) lead(replica int) bool {
 
 func (m *model) prune(keep trigger.Keep, now time.Time) (n trigger.Pruned) {
 	old := func(at time.Time, keep time.Duration) bool { return at.Before(now.Add(-keep)) }
-	newest := map[string]int64{} // what stands in each lane
+	newest := map[string]int64{} // what each lane holds of each repository
+	last := map[string]int64{}   // of each table
 	for _, r := range m.runs {
-		if r.stands() {
-			newest[r.Lane] = r.ID
+		if r.stands() && r.State.Ended() {
+			newest[r.Lane+r.Event.Name()] = r.ID
 		}
+		last["runs"] = r.ID
+	}
+	for _, e := range m.events {
+		last["events"] = e.ID
+	}
+	for _, d := range m.deliveries {
+		last["deliveries"] = d.id
 	}
 	m.runs = slices.DeleteFunc(m.runs, func(r *modelRun) bool {
 		period := keep.Successes
 		if r.State == trigger.Failed || r.State == trigger.Unknown || r.State == trigger.RolledBack {
 			period = keep.Failures
 		}
-		forget := r.State.Ended() && old(r.FinishedAt, period) && (newest[r.Lane] != r.ID || r.Mode == trigger.Parallel)
+		forget := r.State.Ended() && old(r.FinishedAt, period) && newest[r.Lane+r.Event.Name()] != r.ID && r.ID != last["runs"]
 		if forget {
 			n.Runs++
 			m.notices = slices.DeleteFunc(m.notices, func(o modelNotice) bool { return o.run == r.ID })
@@ -607,7 +623,7 @@ func (m *model) prune(keep trigger.Keep, now time.Time) (n trigger.Pruned) {
 	})
 	m.events = slices.DeleteFunc(m.events, func(e trigger.EventRecord) bool {
 		used := slices.ContainsFunc(m.runs, func(r *modelRun) bool { return r.EventID == e.ID })
-		if forget := old(e.ReceivedAt, keep.Successes) && !used; forget {
+		if forget := old(e.ReceivedAt, keep.Successes) && !used && e.ID != last["events"]; forget {
 			n.Events++
 			return true
 		}
@@ -617,22 +633,13 @@ func (m *model) prune(keep trigger.Keep, now time.Time) (n trigger.Pruned) {
 		return slices.ContainsFunc(m.runs, func(r *modelRun) bool { return !r.State.Ended() && m.deliveryOf(r) <= d.id })
 	}
 	m.deliveries = slices.DeleteFunc(m.deliveries, func(d modelDelivery) bool {
-		if forget := old(d.receivedAt, keep.Deliveries) && !unfinished(d); forget {
+		if forget := old(d.receivedAt, keep.Deliveries) && !unfinished(d) && d.id != last["deliveries"]; forget {
 			n.Deliveries++
 			return true
 		}
 		return false
 	})
 	return n
-}
-
-// forgets reports whether there is a lane whose newest run will not keep what
-// it holds from being pruned.
-func (m *model) forgets() bool {
-	return slices.ContainsFunc(m.runs, func(r *modelRun) bool {
-		stand := m.standing(r.Lane)
-		return len(stand) > 1 && (!stand[0].State.Ended() || stand[0].Mode == trigger.Parallel)
-	})
 }
 
 func (m *model) deliveryOf(r *modelRun) int64 {

@@ -159,7 +159,7 @@ func TestRefusedByPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	exec(t, s, "UPDATE dockbell_schema SET version = 9")
+	exec(t, s, "UPDATE dockbell_schema SET version = 9 WHERE version = 2")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -178,7 +178,7 @@ func TestRefusedByPostgres(t *testing.T) {
 	}
 	u.User, u.Host = url.UserPassword("dockbell", "geheim"), "127.0.0.1:1"
 	for location, want := range map[string]string{
-		location:                                "it has schema version 9 and this dockbell knows up to 1; run the newer dockbell",
+		location:                                "it has schema version 9 and this dockbell knows up to 2; run the newer dockbell",
 		foreign:                                 "it is a database of another program",
 		u.String():                              "PostgreSQL does not answer",
 		"postgres://dockbell:geheim@db:port/db": "the URL cannot be read",

@@ -50,8 +50,10 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 	return runs, next, nil
 }
 
+// A try is known by when it began, since the number of one that was none is
+// used again: no two of a run begin at the same time, whatever the clock says.
 const (
-	markRunning = `SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = ?1, reason = '', owner = ?3,
+	markRunning = `SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = CASE WHEN started_at < ?1 THEN ?1 ELSE started_at + 1 END, reason = '', owner = ?3,
 			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END`
 	areDue  = "(SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)"
 	nextDue = "SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1"
@@ -116,7 +118,7 @@ func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (
 		if err != nil {
 			return err
 		}
-		if state = p.state; state != trigger.Running || p.attempt != r.Attempt || p.owner != w.me {
+		if state = p.state; state != trigger.Running || p.started != nanos(r.StartedAt) || p.owner != w.me {
 			return nil
 		}
 		res, err := w.finish(r, res)
@@ -131,7 +133,7 @@ func (w *writer) progressOf(id int64) (p progress, err error) {
 	if p, asked := w.runs[id]; asked {
 		return p, nil
 	}
-	ok, err := w.row("SELECT state, attempt, owner FROM runs WHERE id = ?", []any{id}, &p.state, &p.attempt, &p.owner)
+	ok, err := w.row("SELECT state, started_at, owner FROM runs WHERE id = ?", []any{id}, &p.state, &p.started, &p.owner)
 	if err == nil && !ok {
 		err = fmt.Errorf("there is no run %d", id)
 	}
@@ -160,7 +162,32 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 	if res.State == trigger.Waiting {
 		return w.putBack(r, res)
 	}
+	if err := w.spread(r, res); err != nil {
+		return res, err
+	}
 	return res, w.end(r, res.State, res.Reason, res.At)
+}
+
+// spread makes the runs of what a run has found.
+func (w *writer) spread(r trigger.Run, res trigger.Result) error {
+	for _, child := range res.Runs {
+		a, _, err := w.admit(child, false)
+		if err == nil && !a.New {
+			err = w.note(r.ID, res.At, child.Target+": "+a.Reason)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Begin keeps what the action of a claimed run has begun and waits for. It does
+// nothing for a run that is not, or no longer, running this try here.
+func (s *Store) Begin(ctx context.Context, r trigger.Run, begun string) error {
+	return s.writer.do(ctx, func(w *writer) error {
+		return w.exec("UPDATE runs SET begun = ? WHERE id = ? AND state = 'running' AND started_at = ? AND owner = ?", begun, r.ID, nanos(r.StartedAt), w.me)
+	})
 }
 
 // putBack makes a run wait for its next try, unless something that came
@@ -210,6 +237,12 @@ func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.
 	w.seeEnd(r.Lane, state)
 	if err := w.notice(r, string(state), reason); err != nil {
 		return err
+	}
+	if r.Parent != 0 && (state == trigger.Failed || state == trigger.RolledBack) {
+		// Who sends the event again wants it tried again.
+		if err := w.exec(isNew, r.Parent); err != nil {
+			return err
+		}
 	}
 	if takesTurns(r) {
 		next := w.promote

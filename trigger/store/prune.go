@@ -14,7 +14,9 @@ const pruneStep = 200
 
 // Prune forgets what is older than it is to be kept, in steps that let others
 // write in between, until ctx ends. It never touches what is unfinished, nor
-// the newest run that stands in a lane: by that one later pushes are judged.
+// the newest finished run of each repository that stands in a lane: by that
+// one later pushes are judged. The newest row of each table stays as well,
+// since its id must not be given again.
 func (s *Store) Prune(ctx context.Context, keep trigger.Keep, now time.Time) (trigger.Pruned, error) {
 	var all trigger.Pruned
 	for _, t := range []struct {
@@ -73,8 +75,7 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 		var ids []int64
 		err := w.rows(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
 			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
-			AND (state IN `+notStanding+` OR mode = 'parallel'
-				OR id <> (SELECT max(s.id) FROM runs s WHERE s.lane = runs.lane AND s.state NOT IN `+notStanding+`))
+			AND id < (SELECT max(id) FROM runs) AND (state IN `+notStanding+` OR `+outdated+`)
 			RETURNING id`, []any{after, last, nanos(good), nanos(bad)}, func(rows rowScanner) error {
 			var id int64
 			err := rows.Scan(&id)
@@ -93,13 +94,19 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 	return last, n, err
 }
 
+// outdated is a condition that a newer run of the same repository has finished
+// and stands in the lane.
+const outdated = `EXISTS (SELECT 1 FROM runs s JOIN events se ON se.id = s.event_id JOIN events e ON e.id = runs.event_id
+	WHERE s.lane = runs.lane AND s.id > runs.id AND s.finished_at > 0 AND s.state NOT IN ` + notStanding + `
+	AND se.registry = e.registry AND se.repository = e.repository)`
+
 func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {
 	last, ok, err := s.chunk(ctx, "events", "received_at", after, now.Add(-keep.Successes))
 	if !ok {
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) (err error) {
-		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND NOT EXISTS (SELECT 1 FROM origins WHERE event_id = events.id)",
+		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND id < (SELECT max(id) FROM events) AND NOT EXISTS (SELECT 1 FROM origins WHERE event_id = events.id)",
 			after, last, nanos(now.Add(-keep.Successes)))
 		return err
 	})
@@ -119,7 +126,7 @@ func (s *Store) pruneDeliveries(ctx context.Context, after int64, keep trigger.K
 		if _, err := w.row(oldest, nil, &unfinished); err != nil {
 			return err
 		}
-		n, err = w.change("DELETE FROM deliveries WHERE id > ? AND id <= ? AND id < ? AND received_at < ?",
+		n, err = w.change("DELETE FROM deliveries WHERE id > ? AND id <= ? AND id < ? AND received_at < ? AND id < (SELECT max(id) FROM deliveries)",
 			after, last, unfinished, nanos(now.Add(-keep.Deliveries)))
 		return err
 	})

@@ -188,7 +188,7 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 		}
 		for i := range runs {
 			r := &runs[i]
-			res, err := w.finish(*r, trigger.CutOff(repeatable(r.Kind), now))
+			res, err := w.finish(*r, r.CutOff(repeatable(r.Kind), now))
 			if err != nil {
 				return err
 			}

@@ -78,7 +78,7 @@ func TestPlans(t *testing.T) {
 		{"FROM holds", "SCAN holds USING INDEX holds_open"},
 		{"FROM events WHERE observed", "SCAN events USING INDEX events_observed"},
 		{"DELETE FROM replicas", ""}, // all of them
-		{"SELECT state, attempt", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"SELECT state, started_at", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE origins SET dedupe = NULL", "SEARCH origins USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET state = 'waiting'", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE runs SET state = ?", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?)"},
@@ -317,7 +317,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"sqlite:", `store "sqlite:": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
 		{"mysql://x", `store "mysql://x": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
 		{"sqlite:" + path("used"), "store " + path("used") + ": another dockbell is using it; stop that one, or give this one a store of its own"},
-		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 3; run the newer dockbell"},
+		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 7 and this dockbell knows up to 4; run the newer dockbell"},
 		{"sqlite:" + path("foreign"), "store " + path("foreign") + ": it is a database of another program"},
 		{"sqlite:" + path("corrupt"), "store " + path("corrupt") + ": file is not a database (26)"},
 		{"sqlite:" + path("cut"), "store " + path("cut") + ": database disk image is malformed (11)"},

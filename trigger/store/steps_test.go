@@ -19,10 +19,7 @@ func (m *machine) some(t *rapid.T) steps {
 		m.accept, m.claim, m.finish, m.finish, m.claim, m.finish, m.accept, m.again, m.finish, m.vote, m.vote, m.vote,
 		m.claim, m.retry, m.hold, m.release, m.cancel, m.retry, m.again,
 	}
-	alone := []func(*rapid.T) step{m.rehearse, m.tell, m.tell, m.late, m.reopenOne}
-	if len(m.stores) > 1 || !spareIDs {
-		alone = append(alone, m.prune, m.tellAgain)
-	}
+	alone := []func(*rapid.T) step{m.rehearse, m.tell, m.tell, m.late, m.reopenOne, m.prune, m.tellAgain}
 	if len(m.stores) > 1 {
 		alone = append(alone, m.killOne, m.killOne, m.late, m.late, m.recover, m.recover, m.lead)
 	}
@@ -138,7 +135,6 @@ func (m *machine) plan(t *rapid.T, e trigger.Event, at time.Time) (runs []trigge
 			if r.Lane == "by time" {
 				r.Order = trigger.OrderTime
 			}
-			r.Lane = laneOf(r.Lane, e.Repository)
 		}
 		switch chosen(t, 12) {
 		case 1, 2:
@@ -166,13 +162,6 @@ func recent[E any](all []E) *rapid.Generator[E] {
 	all = slices.Clone(all)
 	slices.Reverse(all)
 	return rapid.SampledFrom(all)
-}
-
-func laneOf(name, repository string) string {
-	if spareRepositories {
-		name += " of " + repository
-	}
-	return name
 }
 
 // choices are several in one number: rapid shrinks the faster the less there is
@@ -342,11 +331,7 @@ func (m *machine) finishOf(c claim, res trigger.Result) step {
 			return err.Error()
 		}
 		return string(state)
-	}, func(model *model) string { return model.finish(c.replica, c.run, res, hold) }, func() {
-		if res.Postponed && sparePostponed {
-			m.claims = slices.DeleteFunc(m.claims, func(o claim) bool { return o.run.ID == c.run.ID })
-		}
-	}}
+	}, func(model *model) string { return model.finish(c.replica, c.run, res, hold) }, nil}
 }
 
 // holdOf gives the last hold that a run made.
@@ -410,7 +395,7 @@ func (m *machine) hold(t *rapid.T) step {
 	at, replica := m.next, m.replica(t)
 	h := trigger.Hold{Reason: "broken", By: "ann", At: at}
 	c := chosen(t, 4*3)
-	h.Lane = []string{laneOf("by version", "shop/web"), laneOf("by time", "shop/web"), "free", ""}[c.of(4)]
+	h.Lane = []string{"by version", "by time", "free", ""}[c.of(4)]
 	if h.Lane == "" || c > 0 {
 		h.Digest = []string{"sha256:a", "sha256:b"}[c%2]
 	}
@@ -490,9 +475,6 @@ func (m *machine) prune(t *rapid.T) step {
 	c := chosen(t, 3*3*3)
 	period := func() time.Duration { return []time.Duration{time.Second, 5 * time.Second, time.Hour}[c.of(3)] }
 	keep := trigger.Keep{Deliveries: period(), Successes: period(), Failures: period()}
-	if spareForgotten && m.model.forgets() {
-		keep.Successes, keep.Failures = time.Hour, time.Hour
-	}
 	return step{fmt.Sprintf("%sprune, to keep %+v", m.by(replica), keep), at, func() string {
 		n, err := m.stores[replica].Prune(m.test.Context(), keep, at)
 		return fmt.Sprint(n, err)

@@ -614,6 +614,11 @@ func testOtherRepository(t *testing.T, b *bench) {
 	b.accept(b.push("1.0.0", func(e *trigger.Event) { e.Repository = "shop/api" }), planned("a", trigger.Queue, ordered))
 	b.accept(b.push("0.1.0", func(e *trigger.Event) { e.Registry = "mirror.example" }), planned("a", trigger.Queue, ordered))
 	b.want("waiting waiting waiting")
+	// What others have done in between does not make a step back one forward.
+	b.accept(b.push("1.9.0"), planned("a", trigger.Queue, ordered))
+	b.reason(4, "older than run 1: 1.9.0 is a lower version than 2.0.0")
+	b.accept(b.push("2.1.0"), planned("a", trigger.Queue, ordered))
+	b.want("waiting waiting waiting skipped waiting")
 }
 
 func testFailedTemplate(t *testing.T, b *bench) {

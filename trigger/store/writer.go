@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -12,6 +13,11 @@ import (
 // batch is how many operations share one transaction at the most, and so one
 // flush of the disk.
 const batch = 512
+
+// mostYields is how often a transaction lets those go ahead who are about to
+// write and can run now. Where nobody is that takes no time; where many are,
+// half as many again share a flush.
+const mostYields = 3
 
 // writer is the only one that writes. Operations that wait while a
 // transaction is being flushed go together into the next one: under load many
@@ -119,13 +125,17 @@ func (w *writer) loop() {
 			return
 		}
 	more:
-		for len(ops) < batch {
+		for yields := 0; len(ops) < batch; {
 			select {
 			case o := <-w.ops:
 				ops = append(ops, o)
+				continue
 			default:
+			}
+			if yields++; yields > mostYields {
 				break more
 			}
+			runtime.Gosched()
 		}
 		w.write(ops)
 	}
