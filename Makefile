@@ -3,9 +3,10 @@
 # they say which package of Debian has it.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.0
+KO := github.com/google/ko@v0.19.1
 export CGO_ENABLED ?= 0
 
-.PHONY: build run test check e2e soak bench fuzz parts clean
+.PHONY: build run test check helm-lint e2e soak bench fuzz parts image manifests clean
 
 build: ## bin/dockbell, static
 	go build -o bin/dockbell ./cmd/dockbell
@@ -22,13 +23,16 @@ run: build ## serve config.example.yaml
 
 test: check e2e ## everything
 
-check: ## format, vet, staticcheck, unit tests with the race detector, on a real PostgreSQL too
+check: helm-lint ## format, vet, staticcheck, unit tests with the race detector, on a real PostgreSQL too
 	@unformatted=$$(gofmt -l cmd k8s rules trigger test); if [ -n "$$unformatted" ]; then echo "gofmt these: $$unformatted"; exit 1; fi
 	go vet ./...
 	cd test && go vet ./...
 	go run $(STATICCHECK) ./...
 	cd test && go run $(STATICCHECK) ./...
 	cd test && go run ./cmd/parts postgres -- env CGO_ENABLED=1 go -C .. test -race ./...
+
+helm-lint: ## the chart, its table of values and the plain manifests
+	cd test && go test -count=1 ./chart
 
 parts: ## build the servers that the end-to-end tests talk to, once
 	cd test && go run ./cmd/parts build
@@ -51,6 +55,16 @@ fuzz: ## run each fuzz test for FUZZTIME
 			echo "$$package $$name"; go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 		done; \
 	done
+
+# No Docker is needed, nor anything that emulates another machine. Who is logged
+# in to the registry, as by `docker login`, may push.
+IMAGE ?= ghcr.io/dockbell/dockbell
+VERSION ?= $(shell git describe --tags --always --dirty)
+image: ## push the image to $(IMAGE) as $(VERSION), for amd64 and arm64
+	KO_DOCKER_REPO=$(IMAGE) VERSION=$(VERSION) go run $(KO) build --bare --tags $(VERSION) --sbom none ./cmd/dockbell
+
+manifests: ## manifests/dockbell.yaml for those without Helm, and the chart's table of values
+	cd test && go test -count=1 ./chart -update
 
 clean:
 	rm -rf bin

@@ -8,20 +8,16 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
 
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
-	appsv1client "k8s.io/client-go/kubernetes/typed/apps/v1"
-	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -40,6 +36,10 @@ type ClusterSpec struct {
 // Clusters are the clusters of a configuration. They are connected to when
 // they are first used, so that one which is down delays nobody else.
 type Clusters struct {
+	// DryRun makes a rehearsal of every deploy: the API servers check them, and
+	// nothing changes. It is to be set before the first use.
+	DryRun bool
+
 	specs   map[string]ClusterSpec
 	aliases trigger.Aliases
 	log     *slog.Logger
@@ -70,114 +70,77 @@ func (c *Clusters) connect(name string) (*cluster, error) {
 	if cl, ok := c.open[name]; ok {
 		return cl, nil
 	}
-	spec := c.specs[name]
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = spec.Kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: spec.Context}).ClientConfig()
+	config, err := c.specs[name].load()
 	if clientcmd.IsEmptyConfig(err) {
 		return nil, fmt.Errorf("cluster %s: no cluster is configured; set KUBECONFIG, name a kubeconfig below `clusters`, or run in the cluster", name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
-	config.UserAgent = "dockbell"
-	config.QPS = -1 // the queue bounds how much is asked at once
-	apps, err := appsv1client.NewForConfig(config)
+	cl := &cluster{
+		name: name, config: config, ctx: c.ctx, log: c.log.With("cluster", name),
+		clients: map[schema.GroupVersion]rest.Interface{}, resources: map[string]*resource{},
+	}
+	if cl.http, err = rest.HTTPClientFor(config); err == nil {
+		cl.core, err = cl.client(schema.GroupVersion{Version: "v1"}, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("cluster %s: %w", name, err)
 	}
-	core, err := corev1client.NewForConfig(config)
-	if err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", name, err)
-	}
-	cl := &cluster{name: name, apps: apps.RESTClient(), core: core.RESTClient(), ctx: c.ctx, log: c.log.With("cluster", name), watched: map[string]cache.SharedIndexInformer{}}
+	cl.events = startRecorder(cl)
 	c.open[name] = cl
 	return cl, nil
 }
 
+func (s ClusterSpec) load() (*rest.Config, error) {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = s.Kubeconfig
+	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: s.Context}).ClientConfig()
+	if err != nil {
+		return nil, err
+	}
+	config.UserAgent = fieldManager
+	config.QPS = -1 // the queue bounds how much is asked at once
+	config.Dial = newDialer().dial
+	return config, nil
+}
+
 // cluster is one API server with what is known of it.
 type cluster struct {
-	name string
-	apps rest.Interface
-	core rest.Interface
-	ctx  context.Context
-	log  *slog.Logger
+	name   string
+	config *rest.Config
+	http   *http.Client
+	core   rest.Interface
+	events *recorder
+	ctx    context.Context
+	log    *slog.Logger
 
-	mu      sync.Mutex
-	watched map[string]cache.SharedIndexInformer // by resource and namespace
+	mu        sync.Mutex
+	clients   map[schema.GroupVersion]rest.Interface
+	resources map[string]*resource // by name of their kind
 }
 
-// read asks the API server.
-func (c *cluster) read(ctx context.Context, k kind, namespace, name string) (runtime.Object, error) {
-	object := k.object()
-	err := c.apps.Get().Namespace(namespace).Resource(k.resource).Name(name).Do(ctx).Into(object)
-	return object, err
-}
-
-// remembered gives what the watch last saw, and nil where it has not seen the
-// workload or is not there yet. The first question starts the watch.
-func (c *cluster) remembered(k kind, namespace, name string) runtime.Object {
-	informer := c.watch(k, namespace)
-	if !informer.HasSynced() {
-		return nil
+// client speaks to the API server about one group and version. What is custom
+// has no Go types.
+func (c *cluster) client(gv schema.GroupVersion, custom bool) (rest.Interface, error) {
+	if known, ok := c.clients[gv]; ok {
+		return known, nil
 	}
-	object, ok, err := informer.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil
+	config := rest.CopyConfig(c.config)
+	if custom {
+		config = dynamic.ConfigFor(config)
+	} else {
+		config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+		config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json" // the first is read much faster
 	}
-	return object.(runtime.Object)
-}
-
-// resync is how often an informer hands out all objects again: never, since
-// nobody listens.
-const resync = 0
-
-func (c *cluster) watch(k kind, namespace string) cache.SharedIndexInformer {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	key := k.resource + "/" + namespace
-	if informer, ok := c.watched[key]; ok {
-		return informer
+	config.GroupVersion, config.APIPath = &gv, "/apis"
+	if gv.Group == "" {
+		config.APIPath = "/api"
 	}
-	list := cache.NewListWatchFromClient(c.apps, k.resource, namespace, fields.Everything())
-	informer := cache.NewSharedIndexInformer(list, k.object(), resync, nil)
-	// Both can only be refused for an informer that has started.
-	_ = informer.SetTransform(func(o any) (any, error) { return k.slim(o), nil })
-	_ = informer.SetWatchErrorHandlerWithContext(func(ctx context.Context, _ *cache.Reflector, err error) {
-		c.log.Debug("cannot watch; deploys ask the API server instead", "resource", key, "error", err)
-	})
-	go informer.RunWithContext(c.ctx)
-	c.watched[key] = informer
-	return informer
-}
-
-// changes gives until each later state of a workload, as long as the watch
-// lasts and until says no. It reports whether until said yes, or the workload
-// is gone.
-func (c *cluster) changes(ctx context.Context, k kind, of *metav1.ObjectMeta, until func(runtime.Object) bool) bool {
-	one := cache.NewListWatchFromClient(c.apps, k.resource, of.Namespace, fields.OneTermEqualSelector(metav1.ObjectNameField, of.Name))
-	w, err := one.WatchWithContext(ctx, metav1.ListOptions{ResourceVersion: of.ResourceVersion})
+	made, err := rest.RESTClientForConfigAndClient(config, c.http)
 	if err != nil {
-		c.log.Debug("cannot watch a rollout; the API server is asked again instead", "resource", k.resource, "namespace", of.Namespace, "name", of.Name, "error", err)
-		return false
+		return nil, err
 	}
-	defer w.Stop()
-	for e := range w.ResultChan() {
-		switch e.Type {
-		case watch.Added, watch.Modified:
-			if until(e.Object) {
-				return true
-			}
-		case watch.Deleted:
-			return true
-		}
-	}
-	return false
-}
-
-// patch writes, in the name of dockbell.
-func (c *cluster) patch(ctx context.Context, k kind, namespace, name string, ops []byte) error {
-	return c.apps.Patch(jsonPatch).Namespace(namespace).Resource(k.resource).Name(name).
-		VersionedParams(&metav1.PatchOptions{FieldManager: "dockbell"}, metav1.ParameterCodec).
-		Body(ops).Do(ctx).Error()
+	c.clients[gv] = made
+	return made, nil
 }

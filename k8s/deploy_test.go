@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func deployIn(c *Clusters, spec string) (trigger.Action, error) {
 func TestDeployFaults(t *testing.T) {
 	for _, test := range []struct{ spec, want string }{
 		{"{}", "target: must be KIND/NAME"},
-		{"{target: pod/web, namespace: prod}", `target: must be KIND/NAME with a kind of daemonset, deployment, statefulset, not "pod/web"`},
+		{"{target: pod/web, namespace: prod}", `target: must be KIND/NAME with a kind of cronjob, daemonset, deployment, rollout.argoproj.io, service.serving.knative.dev, statefulset, or with any KIND.GROUP and a ` + "`path`" + `, or uses-image; not "pod/web"`},
 		{"{target: deployment/, namespace: prod}", `target: "" is not the name of a deployment`},
 		{"{target: deployment/Web, namespace: prod}", `target: "Web" is not the name of a deployment`},
 		{"{target: deployment/web}", `namespace: "" is not the name of a namespace`},
@@ -43,6 +44,21 @@ func TestDeployFaults(t *testing.T) {
 		{"{target: deployment/web, namespace: prod, pin: sha}", `pin: must be tag or digest, not "sha"`},
 		{"{target: deployment/web, namespace: prod, wait: 0s}", "wait: must be longer than nothing, as in 5m"},
 		{"{target: deployment/web, namespace: prod, wait: -5m}", "wait: must be longer than nothing, as in 5m"},
+		{"{target: deployment/web, namespace: prod, value: tag}", "value: is for other kinds: the images of a deployment are found by `container`"},
+		{"{target: tool.example.com/web, namespace: prod, container: a}", "container: is for pods: the image of a tool.example.com is found by `path`"},
+		{"{target: tool.example.com/web, namespace: prod, path: spec.tag, value: name}", `value: must be image, tag, digest or repository, not "name"`},
+		{"{target: deployment/web, namespace: prod, namespaces: [a]}", "namespaces: is for `target: uses-image`, or for a kind with a `selector`"},
+		{"{target: deployment/web, namespace: prod, kinds: [deployment]}", "kinds: is for `target: uses-image`"},
+		{"{target: uses-image}", `namespaces: are missing: name those in which it may change something, or ["*"] for all`},
+		{"{target: uses-image, namespaces: [prod, '*']}", `namespaces: "*" is all of them: name no others`},
+		{"{target: uses-image, namespace: prod, namespaces: [staging]}", "namespaces: take `namespace` for one and `namespaces` for several"},
+		{"{target: uses-image, namespaces: [Prod]}", `namespaces: "Prod" is not the name of a namespace`},
+		{"{target: uses-image, namespace: prod, kinds: [pod]}", `kinds: "pod" is no kind whose pods are known; those are cronjob, `},
+		{"{target: uses-image, namespace: prod, path: spec.image}", "path: is for other kinds"},
+		{"{target: uses-image, namespace: prod, rollback: true}", "rollback: needs `wait`"},
+		{"{target: deployment, selector: 'app in (', namespace: prod}", `selector: "app in (" is no label selector`},
+		{"{target: deployment/web, selector: app=web, namespace: prod}", `target: "deployment/web" names one workload; with a selector it is a kind alone`},
+		{"{target: deployment, kinds: [deployment], selector: app=web, namespace: prod}", "kinds: are for `target: uses-image`"},
 		{"{target: deployment/web, namespace: prod, rollback: true}", "rollback: needs `wait`, which says how long the new pods may take to come up"},
 		{"{target: deployment/web, namespace: prod, cluster: moon}", "cluster: there is no cluster \"moon\"; `clusters` has staging, default"},
 	} {
@@ -58,6 +74,8 @@ func TestTarget(t *testing.T) {
 		"{target: deployment/web, namespace: prod}":                                   "deployment prod/web",
 		"{target: daemonset/web, namespace: prod, container: main}":                   "daemonset prod/web container main",
 		"{target: statefulset/web, namespace: prod, container: main, cluster: other}": "statefulset prod/web container main in other",
+		"{target: deployment.apps/web, namespace: prod, dryRun: server}":              "deployment prod/web as a rehearsal",
+		"{target: tool.example.com/web, namespace: prod, path: 'spec.tags[0]'}":       "tool.example.com prod/web field spec.tags[0]",
 	} {
 		a, err := build(t, map[string]ClusterSpec{"other": {}}, spec)
 		if err != nil {
@@ -98,6 +116,21 @@ func clustersAt(t *testing.T, url string) *Clusters {
 	return New(t.Context(), map[string]ClusterSpec{DefaultCluster: {Kubeconfig: path}}, nil, slog.New(slog.DiscardHandler))
 }
 
+// resourceAt is a kind as the API server at a URL has it.
+func resourceAt(t *testing.T, url, name string) *resource {
+	t.Helper()
+	c, err := clustersAt(t, url).connect(DefaultCluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _ := kindOf(name)
+	r, err := c.resource(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
 func reply(w http.ResponseWriter, status int, v any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
@@ -118,6 +151,24 @@ func web(image string) *appsv1.Deployment {
 	}
 }
 
+// The reference page has every key and every kind.
+func TestReference(t *testing.T) {
+	page, err := os.ReadFile("../docs/actions/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range reflect.VisibleFields(reflect.TypeFor[deploySpec]()) {
+		if key := "`" + f.Tag.Get("yaml") + "`"; !strings.Contains(string(page), key) {
+			t.Errorf("it does not have %s", key)
+		}
+	}
+	for name := range kinds {
+		if !strings.Contains(string(page), "`"+name+"/`") {
+			t.Errorf("it does not have %s/", name)
+		}
+	}
+}
+
 // Whatever the server answers, the run says what it means and whether it is
 // tried again.
 func TestAnswers(t *testing.T) {
@@ -130,7 +181,8 @@ func TestAnswers(t *testing.T) {
 		says   string
 	}{
 		{"not found", 404, metav1.StatusReasonNotFound, false, 0, "there is none"},
-		{"forbidden", 403, metav1.StatusReasonForbidden, false, 0, "a Role in namespace prod must allow get, list, watch and patch on deployments.apps"},
+		{"a policy forbids it", 403, metav1.StatusReasonForbidden, false, 0, "cannot patch"},
+		{"forbidden", 403, metav1.StatusReasonForbidden, false, 0, "a Role in namespace prod must allow get, list, watch and patch on deployments.apps: {apiGroups: [apps], resources: [deployments], verbs: [get, list, watch, patch]}"},
 		{"unauthorized", 401, metav1.StatusReasonUnauthorized, true, 0, "does not know these credentials"},
 		{"overloaded", 429, metav1.StatusReasonTooManyRequests, true, 7 * time.Second, "cannot patch"},
 		{"broken", 500, metav1.StatusReasonInternalError, true, 7 * time.Second, "cannot patch"},
@@ -141,7 +193,11 @@ func TestAnswers(t *testing.T) {
 			a := apiServer(t, func(w http.ResponseWriter, r *http.Request) {
 				switch {
 				case r.Method == http.MethodPatch:
-					reply(w, test.code, failure(test.code, test.reason, "because", int32(test.after.Seconds())))
+					why := "because"
+					if test.name == "forbidden" {
+						why = `User "guest" cannot patch resource "deployments"`
+					}
+					reply(w, test.code, failure(test.code, test.reason, why, int32(test.after.Seconds())))
 				case strings.HasSuffix(r.URL.Path, "/deployments/web"):
 					reply(w, http.StatusOK, web("registry.example.com/shop/web:v1.0.0"))
 				default:

@@ -3,146 +3,181 @@ package k8s
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
 	"github.com/dockbell/dockbell/trigger"
-)
-
-// Annotations that a deploy leaves behind. Those with a container's name
-// after the slash are one for each container.
-const (
-	changeCause     = "kubernetes.io/change-cause" // shown by kubectl rollout history
-	eventAnnotation = "dockbell.dev/event"
-	runAnnotation   = "dockbell.dev/run"
-	// pushedPrefix holds the tag deployed and when it was pushed, TAG@TIME:
-	// the order guard's memory, beside the thing it guards.
-	pushedPrefix = "pushed.dockbell.dev/"
-	// contentPrefix is on the pod template and holds what was deployed under
-	// the tag, so that a moved tag makes new pods, once.
-	contentPrefix = "content.dockbell.dev/"
-	// rolloutPrefix holds the [rollout] that was waited for last.
-	rolloutPrefix = "rollout.dockbell.dev/"
 )
 
 // change is what a deploy does to a workload.
 type change struct {
-	ops      []op
-	from, to string   // image references
-	restart  bool     // the tag stays, its content has moved
-	rollout  *rollout // to wait for; nil where nobody waits
+	turns   []turn
+	left    []string // why other slots stay as they are
+	ops     []op
+	rollout *rollout // to wait for; nil where nobody waits
 }
 
-// op is an operation of RFC 6902.
-type op struct {
-	Op    string `json:"op"`
-	Path  string `json:"path"`
-	Value any    `json:"value"`
+// turn is what becomes of one slot.
+type turn struct {
+	Slot string  `json:"slot"` // its id
+	From release `json:"from"`
+	To   release `json:"to"`
 }
+
+// release is what a slot is to run, and what is noted about it.
+type release struct {
+	Image   string `json:"image"`
+	Ours    string `json:"ours"`             // as in [slot]
+	Content string `json:"content,omitzero"` // as at contentNote
+	Pushed  string `json:"pushed,omitzero"`  // as at pushedNote
+}
+
+// restart reports that the reference stays, and what it names has new content.
+func (t turn) restart() bool { return t.From.Ours == t.To.Image }
 
 // plan decides what to change in a workload as it was seen. A [trigger.Skip]
-// error says why there is nothing to change.
-func plan(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, spec *deploySpec, aliases trigger.Aliases, run trigger.Run) (*change, error) {
-	index, err := container(template, spec.Container)
+// error says why there is nothing to change. Of several slots those that would
+// go backwards, or are there already, are left as they are.
+func (d *deploy) plan(w *workload, run trigger.Run) (*change, error) {
+	slots, err := d.pick(w, run.Event.Image)
 	if err != nil {
 		return nil, err
 	}
-	c := template.Spec.Containers[index]
-	image := run.Event.Image
-	current, err := trigger.ParseImage(c.Image)
-	known := err == nil && current.Repository == image.Repository && (image.Registry == "" || aliases.Canonical(current.Registry) == image.Registry)
-	if run.Ordered && known {
-		from := trigger.Release{Tag: current.Tag}
-		if tag, at, ok := strings.Cut(meta.Annotations[pushedPrefix+c.Name], "@"); ok && tag == current.Tag {
-			from.At, _ = time.Parse(time.RFC3339Nano, at) // zero is not compared
+	ch := &change{}
+	for _, s := range slots {
+		t, why, err := d.turn(w, s, run)
+		switch {
+		case err != nil:
+			return nil, err
+		case why != "":
+			ch.left = append(ch.left, why)
+		default:
+			ch.turns = append(ch.turns, t)
 		}
-		if why := trigger.Backwards(from, trigger.Release{Tag: image.Tag, At: run.Event.Time()}, run.Order); why != "" {
-			return nil, trigger.Skip("container %s runs %s, and %s", c.Name, c.Image, why)
-		}
 	}
-	ch := &change{from: c.Image, to: reference(c.Image, known, image, spec.Pin)}
-	content := image.Digest
-	if content == "" {
-		content = "pushed " + run.Event.Time().UTC().Format(time.RFC3339Nano)
+	if len(ch.turns) == 0 {
+		return nil, trigger.Skip("%s", strings.Join(ch.left, "; "))
 	}
-	ch.restart = ch.from == ch.to
-	if ch.restart && (template.Annotations[contentPrefix+c.Name] == content || current.Digest != "") {
-		return nil, trigger.Skip("container %s runs %s already", c.Name, c.Image)
-	}
-
-	pushed := image.Tag + "@" + run.Event.Time().UTC().Format(time.RFC3339Nano)
-	notes := map[string]string{
-		changeCause:           fmt.Sprintf("dockbell: %s to %s (rule %s, event %d)", c.Name, ch.to, run.Rule, run.EventID),
-		eventAnnotation:       strconv.FormatInt(run.EventID, 10),
-		runAnnotation:         strconv.FormatInt(run.ID, 10),
-		pushedPrefix + c.Name: pushed,
-	}
-	if spec.Wait != nil {
-		ch.rollout = &rollout{
-			Run: run.ID, FirstTry: run.FirstAt, Began: run.StartedAt, container: c.Name,
-			From: release{c.Image, template.Annotations[contentPrefix+c.Name], meta.Annotations[pushedPrefix+c.Name]},
-			To:   release{ch.to, content, pushed},
-		}
-		notes[rolloutPrefix+c.Name] = ch.rollout.note()
-	}
-
-	path := containerPath(index)
-	ch.ops = []op{{"test", path + "/name", c.Name}, {"test", path + "/image", c.Image}}
-	if ch.rollout != nil && ch.rollout.From.Content != "" {
-		ch.ops = append(ch.ops, op{"test", annotation(templateMeta, contentPrefix+c.Name), ch.rollout.From.Content}) // it is what may be put back
-	}
-	if !ch.restart {
-		ch.ops = append(ch.ops, op{"replace", path + "/image", ch.to})
-	}
-	ch.ops = append(ch.ops, annotate(templateMeta, template.Annotations, map[string]string{contentPrefix + c.Name: content})...)
-	ch.ops = append(ch.ops, annotate(workloadMeta, meta.Annotations, notes)...)
+	d.compose(ch, w, run)
 	return ch, nil
 }
 
-// undoing is the patch that takes a rollout back. It fails when something that
-// the rollout set has changed. The pod template becomes what it was, so that
-// pods from before that are left are kept.
-func undoing(meta *metav1.ObjectMeta, template *corev1.PodTemplateSpec, index int, r *rollout, undone string) []op {
-	content, pushed, note := contentPrefix+r.container, pushedPrefix+r.container, rolloutPrefix+r.container
-	path := containerPath(index)
-	ops := []op{
-		{"test", path + "/name", r.container},
-		{"test", path + "/image", r.To.Image},
-		{"test", annotation(templateMeta, content), r.To.Content},
-		{"test", annotation(workloadMeta, note), meta.Annotations[note]},
+// turn decides about one slot: what becomes of it, or why nothing does.
+func (d *deploy) turn(w *workload, s slot, run trigger.Run) (t turn, why string, err error) {
+	image := run.Event.Image
+	at := run.Event.Time().UTC()
+	to, err := d.write(s, image)
+	if err != nil {
+		return turn{}, "", err
 	}
-	if r.From.Image != r.To.Image {
-		ops = append(ops, op{"replace", path + "/image", r.From.Image})
+	if from, known := d.standing(w, s, image); run.Ordered && known {
+		if why := trigger.Backwards(from, trigger.Release{Tag: image.Tag, At: run.Event.Time()}, run.Order); why != "" {
+			return turn{}, fmt.Sprintf("%s, and %s", s.runs(), why), nil
+		}
 	}
-	ops = append(ops, restore(templateMeta, template.Annotations, content, r.From.Content)...)
-	ops = append(ops, restore(workloadMeta, meta.Annotations, pushed, r.From.Pushed)...)
-	after := *r
-	after.Undone = undone
-	return append(ops, annotate(workloadMeta, meta.Annotations, map[string]string{
-		changeCause: fmt.Sprintf("dockbell: %s back to %s, %s did not come up (run %d)", r.container, r.From.Image, r.To.Image, r.Run),
-		note:        after.note(),
-	})...)
+	content := image.Digest
+	if content == "" {
+		content = "pushed " + at.Format(time.RFC3339Nano)
+	}
+	t = turn{
+		Slot: s.id(),
+		From: release{s.image, s.ours, w.content(d.kind, s), w.Annotations[s.note(pushedNote)]},
+		To:   release{to, to, content, image.Tag + "@" + at.Format(time.RFC3339Nano)},
+	}
+	if !t.restart() {
+		return t, "", nil
+	}
+	current, _ := trigger.ParseImage(s.ours)
+	moved := t.From.Content != content && current.Digest == "" && d.spec.Value != holdsDigest && d.spec.Value != holdsRepository
+	switch {
+	case moved && s.role == field:
+		return turn{}, s.runs() + " already; that the tag has moved would only show in a digest: `pin: digest` or `value: digest`", nil
+	case moved:
+		return t, "", nil
+	}
+	return turn{}, s.runs() + " already", nil
 }
 
-// Where the annotations are.
-const (
-	workloadMeta = "/metadata"
-	templateMeta = "/spec/template/metadata"
-)
+// standing is what the order guard compares with, as far as it is known: the
+// tag that the slot has, and when that was pushed if it is dockbell's.
+func (d *deploy) standing(w *workload, s slot, image trigger.Image) (from trigger.Release, known bool) {
+	tag, at, _ := strings.Cut(w.Annotations[s.note(pushedNote)], "@")
+	switch d.spec.Value {
+	case holdsTag:
+		from.Tag, known = s.ours, true
+	case holdsDigest:
+		known = w.content(d.kind, s) == s.ours
+		from.Tag = tag
+	case holdsRepository:
+		return from, false
+	default:
+		var current trigger.Image
+		current, known = d.repository(s.ours, image)
+		from.Tag = current.Tag
+	}
+	if tag == from.Tag {
+		from.At, _ = time.Parse(time.RFC3339Nano, at) // zero is not compared
+	}
+	return from, known
+}
 
-func containerPath(index int) string { return "/spec/template/spec/containers/" + strconv.Itoa(index) }
+// write is what the slot is to hold.
+func (d *deploy) write(s slot, image trigger.Image) (string, error) {
+	part := ""
+	switch d.spec.Value {
+	case holdsTag:
+		part = image.Tag
+	case holdsDigest:
+		part = image.Digest
+	case holdsRepository:
+		if _, same := d.repository(s.ours, image); same {
+			return s.ours, nil
+		}
+		return image.Name(), nil
+	default:
+		_, known := d.repository(s.ours, image)
+		return reference(s.ours, known, image, d.spec.Pin), nil
+	}
+	if part == "" {
+		return "", fmt.Errorf("%s holds a %s, and the event has none", s, d.spec.Value)
+	}
+	return part, nil
+}
 
-func annotation(meta, key string) string { return meta + "/annotations/" + escape(key) }
+// compose makes the patch: tests of what it is based on, the images, and what
+// is noted about them.
+func (d *deploy) compose(ch *change, w *workload, run trigger.Run) {
+	contents := map[string]string{}
+	notes := map[string]string{
+		changeCause:     cause(ch.turns, run),
+		eventAnnotation: strconv.FormatInt(run.EventID, 10),
+		runAnnotation:   strconv.FormatInt(run.ID, 10),
+	}
+	var tests, sets []op
+	for i, t := range ch.turns {
+		s, _ := w.slot(t.Slot)
+		at := s.place(d.kind)
+		tests = append(append(tests, at.guards...), op{"test", at.pointer, null(s.image)})
+		if d.spec.Wait != nil && t.From.Content != "" {
+			tests = append(tests, op{"test", d.kind.contentAt(s), t.From.Content}) // it is what may be put back
+		}
+		if s.image != t.To.Image {
+			sets = append(sets, op{"replace", at.pointer, t.To.Image})
+		}
+		contents[s.note(contentNote)] = t.To.Content
+		notes[s.note(pushedNote)], notes[s.note(imageNote)] = t.To.Pushed, t.To.Image
+		if d.spec.Wait != nil && i == 0 {
+			ch.rollout = &rollout{Run: run.ID, FirstTry: run.FirstAt, Began: run.StartedAt, Turns: ch.turns, key: s.note(rolloutNote)}
+			notes[ch.rollout.key] = ch.rollout.note()
+		}
+	}
+	ch.ops = append(append(tests, sets...), w.annotate(d.kind, contents, notes)...)
+}
 
-// reference is what the container is to run. Where it already runs this
-// repository, the name stays as it is written there: nodes may know the
-// registry under another name than its senders do.
+// reference is what a slot is to hold. Where that is this repository already,
+// the name stays as it is written there: nodes may know the registry under
+// another name than its senders do.
 func reference(current string, known bool, image trigger.Image, pin string) string {
 	name := image.Name()
 	if known {
@@ -160,41 +195,22 @@ func reference(current string, known bool, image trigger.Image, pin string) stri
 	return name + ":" + image.Tag
 }
 
-// annotate adds annotations. Where there are none yet, the patch must make
-// the map, and fails if somebody has made it since.
-func annotate(at string, have, add map[string]string) []op {
-	if len(have) == 0 {
-		all := at + "/annotations"
-		return []op{{"test", all, nil}, {"add", all, add}}
-	}
-	var ops []op
-	for _, key := range slices.Sorted(maps.Keys(add)) {
-		ops = append(ops, op{"add", annotation(at, key), add[key]})
-	}
-	return ops
-}
-
-// restore makes an annotation what it was; "" is none.
-func restore(at string, have map[string]string, key, before string) []op {
-	if before != "" {
-		return annotate(at, have, map[string]string{key: before})
-	}
-	if _, ok := have[key]; ok {
-		return []op{{"remove", annotation(at, key), nil}}
-	}
-	return nil
-}
-
-// escape makes a token of a JSON pointer, RFC 6901.
-func escape(key string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(key)
-}
-
 func (c *change) patch() ([]byte, error) { return json.Marshal(c.ops) }
 
 func (c *change) String() string {
-	if c.restart {
-		return c.to + " has new content: pods are replaced"
+	texts := make([]string, len(c.turns), len(c.turns)+len(c.left))
+	for i, t := range c.turns {
+		texts[i] = t.String()
+		if len(c.turns) > 1 {
+			texts[i] = t.Slot + ": " + texts[i]
+		}
 	}
-	return c.from + " -> " + c.to
+	return strings.Join(append(texts, c.left...), "; ")
+}
+
+func (t turn) String() string {
+	if t.restart() {
+		return t.To.Image + " has new content: pods are replaced"
+	}
+	return t.From.Image + " -> " + t.To.Image
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -26,6 +27,18 @@ func pod(annotations map[string]string, images ...string) *corev1.PodTemplateSpe
 		t.Spec.Containers = append(t.Spec.Containers, corev1.Container{Name: string(rune('a' + i)), Image: image})
 	}
 	return t
+}
+
+// planned is what a deploy makes of a Deployment.
+func planned(t *testing.T, spec deploySpec, meta map[string]string, template *corev1.PodTemplateSpec, aliases trigger.Aliases, run trigger.Run) (*change, error) {
+	t.Helper()
+	k, _ := kindOf("deployment")
+	d := &deploy{spec: spec, kind: k, clusters: &Clusters{aliases: aliases}}
+	w, err := d.view(&appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Annotations: meta}, Spec: appsv1.DeploymentSpec{Template: *template}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.plan(w, run)
 }
 
 func run(tag, digest string) trigger.Run {
@@ -97,7 +110,7 @@ func TestPlan(t *testing.T) {
 		{name: "no such container", spec: deploySpec{Container: "c"}, template: pod(nil, "log:1", name+":v1.0.0"), run: run("v1.1.0", ""), err: `it has no container "c"; it has a, b`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			ch, err := plan(&metav1.ObjectMeta{Annotations: test.meta}, test.template, &test.spec, trigger.Aliases{"registry:5000": "registry.example.com"}, test.run)
+			ch, err := planned(t, test.spec, test.meta, test.template, trigger.Aliases{"registry:5000": "registry.example.com"}, test.run)
 			var skip *trigger.SkipError
 			switch {
 			case test.skip != "":
@@ -110,8 +123,8 @@ func TestPlan(t *testing.T) {
 				}
 			case err != nil:
 				t.Fatal(err)
-			case ch.from != test.from || ch.to != test.to || ch.restart != test.restart:
-				t.Errorf("got %s -> %s, restart %v; want %s -> %s, restart %v", ch.from, ch.to, ch.restart, test.from, test.to, test.restart)
+			case len(ch.turns) != 1 || ch.turns[0].From.Image != test.from || ch.turns[0].To.Image != test.to || ch.turns[0].restart() != test.restart:
+				t.Errorf("got %+v; want %s -> %s, restart %v", ch.turns, test.from, test.to, test.restart)
 			}
 		})
 	}
@@ -119,7 +132,7 @@ func TestPlan(t *testing.T) {
 
 // The patch tests what it is based on before it changes anything.
 func TestPatch(t *testing.T) {
-	ch, err := plan(&metav1.ObjectMeta{Annotations: map[string]string{"mine": "kept"}}, pod(nil, "log:1", "registry.example.com/shop/web:v1.0.0"), &deploySpec{Container: "b"}, nil, run("v1.1.0", digest1))
+	ch, err := planned(t, deploySpec{Container: "b"}, map[string]string{"mine": "kept"}, pod(nil, "log:1", "registry.example.com/shop/web:v1.0.0"), nil, run("v1.1.0", digest1))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,6 +153,7 @@ func TestPatch(t *testing.T) {
 		op("add", "/spec/template/metadata/annotations", map[string]any{"content.dockbell.dev/b": digest1}),
 		op("add", "/metadata/annotations/dockbell.dev~1event", "3"),
 		op("add", "/metadata/annotations/dockbell.dev~1run", "7"),
+		op("add", "/metadata/annotations/image.dockbell.dev~1b", "registry.example.com/shop/web:v1.1.0"),
 		op("add", "/metadata/annotations/kubernetes.io~1change-cause", "dockbell: b to registry.example.com/shop/web:v1.1.0 (rule web, event 3)"),
 		op("add", "/metadata/annotations/pushed.dockbell.dev~1b", "v1.1.0@2026-11-21T12:00:00Z"),
 	}

@@ -29,7 +29,7 @@ func (c *cluster) broken(ctx context.Context, namespace string, selector *metav1
 		Do(ctx).Into(&pods)
 	switch {
 	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("to know about its pods, a Role in namespace %s must allow list on pods", namespace), nil
+		return fmt.Sprintf("to know about its pods, a Role in namespace %s must allow list on pods: %s", namespace, roleRule("", "pods", "list")), nil
 	case err != nil:
 		return "its pods cannot be listed: " + clip(err.Error()), nil
 	}
@@ -119,8 +119,14 @@ func sentence(reason, message string) string {
 // clip makes one line of a text, and bounds it.
 func clip(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
-	if len(s) > mostText {
-		return strings.ToValidUTF8(s[:mostText], "") + "…"
+	return cut(s, mostText)
+}
+
+// cut bounds a text.
+func cut(s string, most int) string {
+	const more = "…"
+	if len(s) <= most {
+		return s
 	}
-	return s
+	return strings.ToValidUTF8(s[:most-len(more)], "") + more
 }

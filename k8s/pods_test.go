@@ -51,7 +51,7 @@ func TestTrouble(t *testing.T) {
 		"volume does not come":       {of(waits("ContainerCreating", "")), "container web: ContainerCreating"},
 		"nothing known":              {corev1.PodStatus{}, "it is not ready"},
 		"ready":                      {corev1.PodStatus{Conditions: condition(corev1.PodReady, corev1.ConditionTrue, "", "")}, ""},
-		"a long story":               {of(waits("ErrImagePull", long)), "container web: ErrImagePull: " + long[:mostText-1] + "…"},
+		"a long story":               {of(waits("ErrImagePull", long)), "container web: ErrImagePull: " + long[:mostText-3] + "…"},
 	} {
 		if got := trouble(&corev1.Pod{Status: test.status}); got != test.want {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
@@ -96,7 +96,7 @@ func TestBroken(t *testing.T) {
 		t.Errorf("asked for %s", asked)
 	}
 	status = http.StatusForbidden
-	if text, _ := c.broken(t.Context(), "prod", selector, ours); text != "to know about its pods, a Role in namespace prod must allow list on pods" {
+	if text, _ := c.broken(t.Context(), "prod", selector, ours); text != "to know about its pods, a Role in namespace prod must allow list on pods: {apiGroups: [\"\"], resources: [pods], verbs: [list]}" {
 		t.Errorf("forbidden: %q", text)
 	}
 	srv.Close()

@@ -6,6 +6,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // progress is how far a rollout has come. It goes on unless it is done or has
@@ -20,12 +21,12 @@ type progress struct {
 // an earlier rollout. It allows for clocks that differ.
 const staleAfter = time.Minute
 
-func deploymentProgress(o any, began time.Time) progress {
+func deploymentProgress(o runtime.Object, began time.Time) progress {
 	d := o.(*appsv1.Deployment)
 	s, want := &d.Status, replicas(d.Spec.Replicas)
 	switch {
 	case d.Spec.Paused:
-		return progress{done: true, how: "it is paused, so nothing rolls out before somebody resumes it"}
+		return progress{done: true, how: paused}
 	case want == 0:
 		return progress{done: true, how: "it is scaled to 0"}
 	case s.ObservedGeneration < d.Generation:
@@ -50,7 +51,7 @@ func deploymentProgress(o any, began time.Time) progress {
 	return p
 }
 
-func statefulSetProgress(o any, _ time.Time) progress {
+func statefulSetProgress(o runtime.Object, _ time.Time) progress {
 	set := o.(*appsv1.StatefulSet)
 	s, want := &set.Status, replicas(set.Spec.Replicas)
 	update := want // how many pods are to be updated
@@ -73,7 +74,7 @@ func statefulSetProgress(o any, _ time.Time) progress {
 	}
 }
 
-func daemonSetProgress(o any, _ time.Time) progress {
+func daemonSetProgress(o runtime.Object, _ time.Time) progress {
 	d := o.(*appsv1.DaemonSet)
 	s := &d.Status
 	want := s.DesiredNumberScheduled

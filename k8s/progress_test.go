@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // deploymentAt is generation 2 of a Deployment of three pods, as it stands.
@@ -47,7 +48,7 @@ func TestProgress(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		kind   string
-		object any
+		object runtime.Object
 		is     string
 		says   string
 	}{

@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -26,14 +25,10 @@ const (
 	// lookAgain is how long to wait at the least before a workload that cannot
 	// be watched, or not any more, is read again.
 	lookAgain = 2 * time.Second
-)
 
-// release is what a container is to run, and what is noted about it.
-type release struct {
-	Image   string `json:"image"`
-	Content string `json:"content,omitzero"` // as at contentPrefix
-	Pushed  string `json:"pushed,omitzero"`  // as at pushedPrefix
-}
+	// theRolloutOf is what a run that waits has begun, before the image.
+	theRolloutOf = "the rollout of "
+)
 
 // rollout is what a deploy that waits has begun. It is kept in an annotation
 // of the workload, written with the change itself: whoever goes on waiting
@@ -42,17 +37,16 @@ type rollout struct {
 	Run      int64     `json:"run,string"`
 	FirstTry time.Time `json:"firstTry"` // of the run; another one when a person has it tried anew
 	Began    time.Time `json:"began"`
-	From     release   `json:"from"`
-	To       release   `json:"to"`
-	Undone   string    `json:"undone,omitzero"` // the outcome, once From was put back
+	Turns    []turn    `json:"turns"`
+	Undone   string    `json:"undone,omitzero"` // the outcome, once what was before was put back
 
-	container string
+	key string // of the annotation
 }
 
-// rolloutOf reads what is noted for a container, nil where there is nothing.
-func rolloutOf(meta *metav1.ObjectMeta, container string) *rollout {
-	r := &rollout{container: container}
-	if json.Unmarshal([]byte(meta.Annotations[rolloutPrefix+container]), r) != nil {
+// rolloutOf reads the annotation with a key, nil where it holds none.
+func rolloutOf(meta *metav1.ObjectMeta, key string) *rollout {
+	r := &rollout{key: key}
+	if json.Unmarshal([]byte(meta.Annotations[key]), r) != nil || len(r.Turns) == 0 {
 		return nil
 	}
 	return r
@@ -67,67 +61,90 @@ func (r *rollout) of(run int64, firstTry time.Time) bool {
 	return r != nil && r.Run == run && r.FirstTry.Equal(firstTry)
 }
 
+// to names what is rolled out.
+func (r *rollout) to() string { return r.images(func(t turn) string { return t.To.Image }) }
+
+// from names what was there before.
+func (r *rollout) from() string { return r.images(func(t turn) string { return t.From.Image }) }
+
+// images names an image of each turn, each image once.
+func (r *rollout) images(of func(turn) string) string {
+	var all []string
+	for _, t := range r.Turns {
+		if image := of(t); !slices.Contains(all, image) {
+			all = append(all, image)
+		}
+	}
+	return strings.Join(all, " and ")
+}
+
 // begun gives the rollout that an earlier try of the run has begun, nil where
 // there was none.
-func (d *deploy) begun(object runtime.Object, run trigger.Run) *rollout {
-	meta, template := d.kind.parts(object)
-	index, err := container(template, d.spec.Container)
-	if err != nil {
-		return nil // that is for plan to say
-	}
-	if r := rolloutOf(meta, template.Spec.Containers[index].Name); r.of(run.ID, run.FirstAt) {
-		return r
+func begun(w *workload, run trigger.Run) *rollout {
+	for key := range w.Annotations {
+		if !isNote(key, rolloutNote) {
+			continue
+		}
+		if r := rolloutOf(&w.ObjectMeta, key); r.of(run.ID, run.FirstAt) {
+			return r
+		}
 	}
 	return nil
 }
 
 // sight is a workload as it was seen while its rollout was waited for.
 type sight struct {
+	*workload
 	progress
 	object runtime.Object
-	index  int    // of the container
 	theirs string // what somebody else has made of what the rollout set; "" while it stands
 }
 
 func (d *deploy) judge(object runtime.Object, r *rollout) *sight {
-	meta, template := d.kind.parts(object)
-	s := &sight{progress: d.kind.progress(object, r.Began), object: object}
+	s := &sight{object: object}
 	var err error
-	if s.index, err = container(template, r.container); err != nil {
+	if s.workload, err = d.view(object); err != nil {
 		s.theirs = "somebody else has changed it: " + err.Error()
 		return s
 	}
-	image := template.Spec.Containers[s.index].Image
-	if image != r.To.Image || template.Annotations[contentPrefix+r.container] != r.To.Content || !rolloutOf(meta, r.container).of(r.Run, r.FirstTry) {
-		s.theirs = fmt.Sprintf("somebody else has changed container %s, which runs %s now", r.container, image)
+	s.progress = d.kind.progress(object, r.Began)
+	noted := rolloutOf(&s.ObjectMeta, r.key).of(r.Run, r.FirstTry)
+	for _, t := range r.Turns {
+		at, ok := s.slot(t.Slot)
+		switch {
+		case !ok:
+			s.theirs = fmt.Sprintf("somebody else has changed it: it has no %s any more", t.Slot)
+		case at.ours != t.To.Image || s.content(d.kind, at) != t.To.Content || !noted:
+			s.theirs = fmt.Sprintf("somebody else has changed %s, which %s %s now", at, at.verb(), at.image)
+		}
 	}
 	return s
 }
 
-// look reads the workload and judges how far its rollout is.
-func (d *deploy) look(ctx context.Context, c *cluster, r *rollout) (*sight, error) {
+// see reads the workload and judges how far its rollout is.
+func (d *deploy) see(ctx context.Context, res *resource, r *rollout) (*sight, error) {
 	ctx, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
-	object, err := c.read(ctx, d.kind, d.spec.Namespace, d.name)
+	object, err := res.read(ctx, d.spec.Namespace, d.name)
 	if err != nil {
-		return nil, d.explain(ctx, "get", err)
+		return nil, d.explain(ctx, res, "get", err)
 	}
 	return d.judge(object, r), nil
 }
 
 // follow waits for the end of a rollout. A watch says when to look; whether it
 // has come up is only decided on a fresh look.
-func (d *deploy) follow(ctx context.Context, c *cluster, r *rollout, log io.Writer) error {
+func (d *deploy) follow(ctx context.Context, res *resource, r *rollout, log io.Writer) error {
 	if r.Undone != "" {
 		return &trigger.HoldError{Err: errors.New(r.Undone), Undone: true}
 	}
-	ctx = trigger.OnlyWaits(ctx, "the rollout of "+r.To.Image)
+	ctx = trigger.OnlyWaits(ctx, theRolloutOf+r.to())
 	wait := *d.spec.Wait
 	waiting, cancel := context.WithTimeout(ctx, min(wait, wait-time.Since(r.Began)))
 	defer cancel()
 	for {
 		over := waiting.Err() != nil
-		s, err := d.look(ctx, c, r)
+		s, err := d.see(ctx, res, r)
 		_, again := trigger.Retryable(err)
 		switch {
 		case err != nil && (over || !again):
@@ -135,25 +152,29 @@ func (d *deploy) follow(ctx context.Context, c *cluster, r *rollout, log io.Writ
 		case err != nil:
 			pause(waiting)
 		case s.theirs != "":
-			return &trigger.HoldError{Err: fmt.Errorf("%s: the rollout of %s is not waited for any more: %s", d.workload(), r.To.Image, s.theirs)}
+			return d.lost(r.to(), s.theirs)
 		case s.done:
 			fmt.Fprintf(log, "rollout over after %s: %s\n", time.Since(r.Began).Round(time.Millisecond), s.how)
 			return nil
 		case s.failed != "":
-			return d.fail(ctx, c, s, r, s.failed)
+			return d.fail(ctx, res, s, r, s.failed)
 		case over:
-			return d.fail(ctx, c, s, r, fmt.Sprintf("it is not rolled out after %s, which is for how long `wait` lets it be", wait))
+			return d.fail(ctx, res, s, r, fmt.Sprintf("it is not rolled out after %s, which is for how long `wait` lets it be", wait))
 		default:
-			d.watch(waiting, c, s, r)
+			d.watch(waiting, res, s, r)
 		}
 	}
 }
 
+// lost ends a run whose rollout somebody else has changed.
+func (d *deploy) lost(to, why string) error {
+	return &trigger.HoldError{Err: fmt.Errorf("%s: the rollout of %s is not waited for any more: %s", d.workload(), to, why)}
+}
+
 // watch returns when the rollout may have ended. Where it cannot be watched
 // that is after a pause.
-func (d *deploy) watch(ctx context.Context, c *cluster, s *sight, r *rollout) {
-	meta, _ := d.kind.parts(s.object)
-	ended := c.changes(ctx, d.kind, meta, func(o runtime.Object) bool {
+func (d *deploy) watch(ctx context.Context, res *resource, s *sight, r *rollout) {
+	ended := res.changes(ctx, &s.ObjectMeta, func(o runtime.Object) bool {
 		s := d.judge(o, r)
 		return s.theirs != "" || s.done || s.failed != ""
 	})
@@ -168,69 +189,4 @@ func pause(ctx context.Context) {
 	case <-ctx.Done():
 	case <-time.After(lookAgain + rand.N(lookAgain)):
 	}
-}
-
-// fail ends a run whose rollout does not come up: why, with what is wrong with
-// the pods, and undone if the rule wants that.
-func (d *deploy) fail(ctx context.Context, c *cluster, s *sight, r *rollout, why string) error {
-	text := fmt.Sprintf("%s: %s does not come up: %s; %s", d.workload(), r.To.Image, why, s.how)
-	asking, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	pods, names := c.broken(asking, d.spec.Namespace, d.kind.selector(s.object), func(p *corev1.Pod) bool {
-		return p.Annotations[contentPrefix+r.container] == r.To.Content
-	})
-	if pods != "" {
-		text += "; " + pods
-	}
-	if !d.spec.Rollback {
-		return &trigger.HoldError{Err: errors.New(text)}
-	}
-	undone := text + "; " + r.back()
-	if d.kind.sticks && len(names) > 0 {
-		undone += fmt.Sprintf("; it waits for its broken pods and does not replace them: kubectl delete pod -n %s %s", d.spec.Namespace, strings.Join(names, " "))
-	}
-	return d.undo(ctx, c, s, r, text, undone)
-}
-
-// back says what undoing the rollout does.
-func (r *rollout) back() string {
-	if r.From.Image == r.To.Image {
-		return "the pods from before are put back; only `pin: digest` makes sure what new ones of a moved tag run"
-	}
-	return r.From.Image + " is put back"
-}
-
-// undo puts back what ran before, unless somebody else has changed it since,
-// and gives the outcome of the run: text, or undone.
-func (d *deploy) undo(ctx context.Context, c *cluster, s *sight, r *rollout, text, undone string) error {
-	var last error
-	for range rereads {
-		if s.theirs != "" {
-			return &trigger.HoldError{Err: fmt.Errorf("%s; nothing is put back: %s", text, s.theirs)}
-		}
-		meta, template := d.kind.parts(s.object)
-		patch, err := json.Marshal(undoing(meta, template, s.index, r, undone))
-		if err != nil {
-			return err
-		}
-		writing, cancel := context.WithTimeout(ctx, askTime)
-		err = c.patch(writing, d.kind, d.spec.Namespace, d.name, patch)
-		if err == nil {
-			cancel()
-			return &trigger.HoldError{Err: errors.New(undone), Undone: true}
-		}
-		last = d.explain(writing, "patch", err)
-		cancel()
-		if !apierrors.IsInvalid(err) && !apierrors.IsConflict(err) {
-			break
-		}
-		if s, err = d.look(ctx, c, r); err != nil {
-			last = err
-			break
-		}
-	}
-	if _, again := trigger.Retryable(last); again {
-		return last // the next try finds the rollout as it is
-	}
-	return &trigger.HoldError{Err: fmt.Errorf("%s; it cannot be put back: %w", text, last)}
 }

@@ -28,9 +28,12 @@ const shop = "registry.example.com/shop/web:"
 // changed.
 func upgrade(change ...func(*rollout)) *rollout {
 	r := &rollout{
-		Run: 7, FirstTry: time.Unix(100, 0), Began: time.Unix(100, 0), container: "a",
-		From: release{Image: shop + "v1.0.0", Pushed: "v1.0.0@2026-11-20T12:00:00Z"},
-		To:   release{Image: shop + "v1.1.0", Content: digest1, Pushed: "v1.1.0@2026-11-21T12:00:00Z"},
+		Run: 7, FirstTry: time.Unix(100, 0), Began: time.Unix(100, 0), key: "rollout.dockbell.dev/a",
+		Turns: []turn{{
+			Slot: "a",
+			From: release{Image: shop + "v1.0.0", Ours: shop + "v1.0.0", Pushed: "v1.0.0@2026-11-20T12:00:00Z"},
+			To:   release{Image: shop + "v1.1.0", Ours: shop + "v1.1.0", Content: digest1, Pushed: "v1.1.0@2026-11-21T12:00:00Z"},
+		}},
 	}
 	for _, f := range change {
 		f(r)
@@ -38,11 +41,18 @@ func upgrade(change ...func(*rollout)) *rollout {
 	return r
 }
 
+// movedTag makes of it one to new content of the same tag.
+func movedTag(r *rollout) {
+	r.Turns[0].From = r.Turns[0].To
+	r.Turns[0].From.Content = digest2
+}
+
 // with is a Deployment as the rollout left it, with so many of its pods up.
 func (r *rollout) with(up int32) *appsv1.Deployment {
-	d := web(r.To.Image)
-	d.Annotations = map[string]string{rolloutPrefix + "a": r.note(), pushedPrefix + "a": r.To.Pushed}
-	d.Spec.Template.Annotations = map[string]string{contentPrefix + "a": r.To.Content}
+	to := r.Turns[0].To
+	d := web(to.Image)
+	d.Annotations = map[string]string{r.key: r.note(), "pushed.dockbell.dev/a": to.Pushed}
+	d.Spec.Template.Annotations = map[string]string{"content.dockbell.dev/a": to.Content}
 	d.Spec.Replicas, d.Spec.Selector = new(int32(2)), &metav1.LabelSelector{MatchLabels: map[string]string{"app": "web"}}
 	d.Status = appsv1.DeploymentStatus{Replicas: 2, UpdatedReplicas: 2, AvailableReplicas: up}
 	return d
@@ -86,7 +96,7 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(r.URL.Path, "/pods"):
 		list := corev1.PodList{TypeMeta: metav1.TypeMeta{Kind: "PodList", APIVersion: "v1"}}
 		for _, content := range []string{digest1, digest2} {
-			list.Items = append(list.Items, corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "of-" + content[7:9], Annotations: map[string]string{contentPrefix + "a": content}}})
+			list.Items = append(list.Items, corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "of-" + content[7:9], Annotations: map[string]string{"content.dockbell.dev/a": content}}})
 		}
 		reply(w, http.StatusOK, list)
 	case r.URL.Query().Get("fieldSelector") == "metadata.name=web" && a.watch != nil:
@@ -136,7 +146,7 @@ func TestRolloutEnds(t *testing.T) {
 		{name: "it was undone before", api: &api{object: upgrade(func(r *rollout) { r.Undone = "it did not come up" }).with(2)}, keys: ", rollback: true", end: &trigger.HoldError{}, undone: true, err: "it did not come up"},
 		{
 			name: "a moved tag", keys: ", rollback: true", end: &trigger.HoldError{}, undone: true, patches: 1,
-			api: &api{object: upgrade(func(r *rollout) { r.From = r.To; r.From.Content = digest2 }).with(1)},
+			api: &api{object: upgrade(movedTag).with(1)},
 			err: why + "; the pods from before are put back; only `pin: digest` makes sure what new ones of a moved tag run",
 		},
 		{
@@ -161,7 +171,7 @@ func TestRolloutEnds(t *testing.T) {
 		},
 		{
 			name: "it may not be undone", keys: ", rollback: true", end: &trigger.HoldError{}, patches: 1,
-			api: &api{object: upgrade().with(1), patch: func(*api) int { return 403 }}, err: why + "; it cannot be put back: deployment prod/web in cluster default: because; a Role in namespace prod must allow",
+			api: &api{object: upgrade().with(1), patch: func(*api) int { return 403 }}, err: why + "; it cannot be put back: deployment prod/web in cluster default: cannot patch: because",
 		},
 		{
 			name: "the server has trouble when it is to be undone", keys: ", rollback: true", end: &trigger.RetryError{}, patches: 1,
@@ -247,12 +257,8 @@ func TestChanges(t *testing.T) {
 				_, _ = io.WriteString(w, test.events)
 			}))
 			defer srv.Close()
-			c, err := clustersAt(t, srv.URL).connect(DefaultCluster)
-			if err != nil {
-				t.Fatal(err)
-			}
 			of := &metav1.ObjectMeta{Namespace: "prod", Name: "web", ResourceVersion: "5"}
-			got := c.changes(t.Context(), kinds["deployment"], of, func(o runtime.Object) bool {
+			got := resourceAt(t, srv.URL, "deployment").changes(t.Context(), of, func(o runtime.Object) bool {
 				return o.(*appsv1.Deployment).Spec.Template.Spec.Containers[0].Image == "c"
 			})
 			if got != test.want {
@@ -283,28 +289,46 @@ func TestRolloutWatchEnds(t *testing.T) {
 // A rollout belongs to a run from its first try on, as long as it is not tried
 // anew by a person.
 func TestBegun(t *testing.T) {
-	d := &deploy{kind: kinds["deployment"]}
-	object := upgrade().with(1)
+	var object *appsv1.Deployment
 	of := func(change func(*trigger.Run)) *rollout {
 		r := run("v1.1.0", digest1)
 		r.FirstAt = time.Unix(100, 0).UTC()
 		change(&r)
-		return d.begun(object, r)
+		w, err := kinds["deployment"].view(object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return begun(w, r)
 	}
-	if r := of(func(*trigger.Run) {}); r == nil || r.container != "a" || r.From.Image != shop+"v1.0.0" {
+	object = upgrade().with(1)
+	if r := of(func(*trigger.Run) {}); r == nil || r.key != "rollout.dockbell.dev/a" || r.from() != shop+"v1.0.0" {
 		t.Errorf("its own: %+v", r)
 	}
 	for name, change := range map[string]func(*trigger.Run){
-		"another run":           func(r *trigger.Run) { r.ID = 8 },
-		"the same run, anew":    func(r *trigger.Run) { r.FirstAt = time.Unix(200, 0) },
-		"a note of something":   func(*trigger.Run) { object.Annotations[rolloutPrefix+"a"] = "mine" },
-		"no note":               func(*trigger.Run) { delete(object.Annotations, rolloutPrefix+"a") },
-		"which container is it": func(*trigger.Run) { object.Spec.Template.Spec.Containers = nil },
+		"another run":         func(r *trigger.Run) { r.ID = 8 },
+		"the same run, anew":  func(r *trigger.Run) { r.FirstAt = time.Unix(200, 0) },
+		"a note of something": func(*trigger.Run) { object.Annotations["rollout.dockbell.dev/a"] = "mine" },
+		"no note":             func(*trigger.Run) { delete(object.Annotations, "rollout.dockbell.dev/a") },
 	} {
 		object = upgrade().with(1)
 		if r := of(change); r != nil {
 			t.Errorf("%s: %+v", name, r)
 		}
+	}
+}
+
+// A run that waited, and finds nothing of what it has begun, deploys nothing:
+// it may be outside of its window now.
+func TestBegunIsGone(t *testing.T) {
+	a := &api{object: web(shop + "v1.0.0")}
+	action := deployAt(t, "{target: deployment/web, namespace: prod, wait: 1m}", a.ServeHTTP)
+	again := run("v1.1.0", digest1)
+	again.Attempt, again.Begun = 2, "the rollout of "+shop+"v1.1.0"
+	err := action.Do(t.Context(), again, io.Discard)
+	var hold *trigger.HoldError
+	want := "deployment prod/web: the rollout of " + shop + "v1.1.0 is not waited for any more: what is noted of it is gone from the workload"
+	if !errors.As(err, &hold) || err.Error() != want || len(a.patches) > 0 {
+		t.Errorf("%v after %d patches, want %s", err, len(a.patches), want)
 	}
 }
 
@@ -317,40 +341,50 @@ func TestUndoing(t *testing.T) {
 	for _, test := range []struct {
 		name   string
 		change func(*rollout)
-		want   func(r *rollout, after string) ops
+		image  []any
+		notes  func(r *rollout) (content, pushed any)
 	}{
-		{"a new tag, of a workload never deployed before", func(r *rollout) { r.From.Pushed = "" }, func(r *rollout, after string) ops {
-			return ops{
-				op("replace", containers+"/image", shop+"v1.0.0"),
-				op("remove", "/spec/template/metadata/annotations/content.dockbell.dev~1a", nil),
-				op("remove", "/metadata/annotations/pushed.dockbell.dev~1a", nil),
-			}
-		}},
-		{"a moved tag", func(r *rollout) { r.From = r.To; r.From.Content = digest2 }, func(r *rollout, after string) ops {
-			return ops{
-				op("add", "/spec/template/metadata/annotations/content.dockbell.dev~1a", digest2),
-				op("add", "/metadata/annotations/pushed.dockbell.dev~1a", "v1.1.0@2026-11-21T12:00:00Z"),
-			}
-		}},
+		{
+			"a new tag, of a workload never deployed before", func(r *rollout) { r.Turns[0].From.Pushed = "" },
+			ops{op("replace", containers+"/image", shop+"v1.0.0")},
+			func(r *rollout) (content, pushed any) {
+				return op("remove", "/spec/template/metadata/annotations/content.dockbell.dev~1a", nil), op("remove", "/metadata/annotations/pushed.dockbell.dev~1a", nil)
+			},
+		},
+		{
+			"a moved tag", movedTag, nil,
+			func(r *rollout) (content, pushed any) {
+				return op("add", "/spec/template/metadata/annotations/content.dockbell.dev~1a", digest2),
+					op("add", "/metadata/annotations/pushed.dockbell.dev~1a", "v1.1.0@2026-11-21T12:00:00Z")
+			},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			r := upgrade(test.change)
-			object := r.with(1)
-			text, err := json.Marshal(undoing(&object.ObjectMeta, &object.Spec.Template, 0, r, "it crashes"))
+			k, _ := kindOf("deployment")
+			d := &deploy{kind: k}
+			w, err := d.view(r.with(1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := json.Marshal(d.undoing(w, r, "it crashes"))
 			if err != nil {
 				t.Fatal(err)
 			}
 			after := *r
 			after.Undone = "it crashes"
+			content, pushed := test.notes(r)
 			want := ops{
 				op("test", containers+"/name", "a"),
 				op("test", containers+"/image", shop+"v1.1.0"),
 				op("test", "/spec/template/metadata/annotations/content.dockbell.dev~1a", digest1),
 				op("test", "/metadata/annotations/rollout.dockbell.dev~1a", r.note()),
 			}
-			want = append(want, test.want(r, after.note())...)
-			want = append(want,
-				op("add", "/metadata/annotations/kubernetes.io~1change-cause", fmt.Sprintf("dockbell: a back to %s, %s did not come up (run 7)", r.From.Image, r.To.Image)),
+			want = append(append(want, test.image...),
+				content,
+				op("add", "/metadata/annotations/image.dockbell.dev~1a", r.Turns[0].From.Ours),
+				op("add", "/metadata/annotations/kubernetes.io~1change-cause", fmt.Sprintf("dockbell: back to %s, %s did not come up (run 7)", r.from(), r.to())),
+				pushed,
 				op("add", "/metadata/annotations/rollout.dockbell.dev~1a", after.note()))
 			var got ops
 			if err := json.Unmarshal(text, &got); err != nil {
@@ -368,22 +402,18 @@ func TestRolloutNoted(t *testing.T) {
 	wait := time.Minute
 	r := run("v1.1.0", digest1)
 	r.FirstAt, r.StartedAt = noon.Add(time.Nanosecond), noon.Add(time.Minute)
-	template := pod(map[string]string{contentPrefix + "a": digest2}, shop+"v1.0.0")
-	ch, err := plan(&metav1.ObjectMeta{Annotations: map[string]string{pushedPrefix + "a": "v1.0.0@2026-11-20T12:00:00Z"}}, template, &deploySpec{Wait: &wait}, nil, r)
+	template := pod(map[string]string{"content.dockbell.dev/a": digest2}, shop+"v1.0.0")
+	ch, err := planned(t, deploySpec{Wait: &wait}, map[string]string{"pushed.dockbell.dev/a": "v1.0.0@2026-11-20T12:00:00Z"}, template, nil, r)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &rollout{
-		Run: 7, FirstTry: r.FirstAt, Began: r.StartedAt, container: "a",
-		From: release{Image: shop + "v1.0.0", Content: digest2, Pushed: "v1.0.0@2026-11-20T12:00:00Z"},
-		To:   release{Image: shop + "v1.1.0", Content: digest1, Pushed: "v1.1.0@2026-11-21T12:00:00Z"},
-	}
+	want := upgrade(func(u *rollout) { u.FirstTry, u.Began = r.FirstAt, r.StartedAt; u.Turns[0].From.Content = digest2 })
 	if o := ch.ops[2]; o != (op{"test", "/spec/template/metadata/annotations/content.dockbell.dev~1a", digest2}) {
 		t.Errorf("what may be put back is not tested: %v", o)
 	}
 	for _, o := range ch.ops {
 		if o.Path == "/metadata/annotations/rollout.dockbell.dev~1a" {
-			got := rolloutOf(&metav1.ObjectMeta{Annotations: map[string]string{rolloutPrefix + "a": o.Value.(string)}}, "a")
+			got := rolloutOf(&metav1.ObjectMeta{Annotations: map[string]string{want.key: o.Value.(string)}}, want.key)
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(rollout{})); diff != "" {
 				t.Error(diff)
 			}

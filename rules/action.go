@@ -26,10 +26,11 @@ type options struct {
 	Mode      trigger.Mode  `yaml:"mode"`
 	Order     trigger.Order `yaml:"order"`
 	OnFailure string        `yaml:"onFailure"`
+	When      trigger.When  `yaml:"when"`
 }
 
 // optionKeys are those of the actions of rules.
-var optionKeys = []string{"attempts", "backoff", "deadline", "lane", "mode", "onFailure", "order", "timeout"}
+var optionKeys = []string{"attempts", "backoff", "deadline", "lane", "mode", "onFailure", "order", "timeout", "when"}
 
 // longestBackoff keeps a slip in a unit from making a run wait for days.
 const longestBackoff = time.Hour
@@ -55,6 +56,7 @@ type action struct {
 type place struct {
 	lane  string   // of a call, unless the user names another
 	waits bool     // its runs may have to wait before their first try
+	step  int      // of a sequence, from 1; 0 outside one
 	keys  []string // those of the options that it may have
 	vars  any      // a sample of what its templates may name
 }
@@ -66,6 +68,7 @@ type Decoder func(spec json.RawMessage) func(any) error
 func (a *action) plan(run *trigger.Run, vars any) {
 	o := &a.options
 	run.Kind, run.Target, run.Mode = a.kind, a.target, o.Mode
+	run.When = o.When
 	run.Order, run.Ordered = o.Order, a.row.Declarative && o.Order != trigger.OrderAny
 	run.Attempts, run.Timeout, run.Deadline = *o.Attempts, *o.Timeout, o.Deadline
 	run.FirstBackoff, run.MostBackoff, run.HoldFailed, run.Finds = o.Backoff.First, o.Backoff.Most, o.OnFailure == holdOnFailure, a.finds
@@ -169,9 +172,9 @@ func (a *action) loadOptions(n strictyaml.Node, p place) bool {
 		fault("mode", "must be latest, queue or parallel, not %q", o.Mode)
 	}
 	switch o.Order {
-	case trigger.OrderDefault, trigger.OrderSemver, trigger.OrderTime, trigger.OrderAny:
+	case trigger.OrderDefault, trigger.OrderSemver, trigger.OrderMinor, trigger.OrderPatch, trigger.OrderTime, trigger.OrderAny:
 	default:
-		fault("order", "must be semver, time or any, not %q", o.Order)
+		fault("order", "must be semver, minor, patch, time or any, not %q", o.Order)
 	}
 	if o.Order != "" && !a.row.Declarative {
 		fault("order", "%s actions have no order: each call is made", a.kind)
@@ -196,6 +199,16 @@ func (a *action) loadOptions(n strictyaml.Node, p place) bool {
 	}
 	if most > 0 && first > most {
 		fault("backoff.first", "must not be longer than most, %s", most)
+	}
+	switch {
+	case n.Has("when") && p.step == 0:
+		fault("when", "is for the steps of a sequence: the rule needs `sequence: true`")
+	case n.Has("when") && p.step == 1:
+		fault("when", "is not for the first step: there is none before it")
+	case n.Has("when") && o.When != trigger.WhenSucceeded && o.When != trigger.WhenFailed && o.When != trigger.Always:
+		fault("when", "must be succeeded, failed or always, not %q", o.When)
+	case p.step > 0 && !n.Has("when"):
+		o.When = trigger.WhenSucceeded
 	}
 	if n.Has("onFailure") && o.OnFailure != holdOnFailure {
 		fault("onFailure", "can be hold, which keeps the image from being tried again until a person releases it; not %q", o.OnFailure)

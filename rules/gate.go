@@ -243,10 +243,15 @@ func parseMoment(s string, zone *time.Location, days int) (time.Time, error) {
 }
 
 // Gate is when a run of a rule may start, and why that is not now; the zero
-// time when it is now. A rule that is there no more holds nothing back.
-func (s *Set) Gate(rule string, now time.Time) (at time.Time, why string) {
+// time when it is now. A rule that is there no more holds nothing back: what it
+// said when the run was accepted, the run has waited for. Notifications have no
+// gate.
+func (s *Set) Gate(run trigger.Run, now time.Time) (at time.Time, why string) {
+	if run.Tells != 0 {
+		return time.Time{}, ""
+	}
 	for _, r := range s.rules {
-		if r.name == rule {
+		if r.name == run.Rule {
 			if at, why = r.gate.opens(now); why != "" {
 				return at, until(at, why)
 			}

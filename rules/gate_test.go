@@ -72,7 +72,7 @@ func TestGate(t *testing.T) {
 			if strings.Contains(tt.keys, "settle") {
 				return // it is counted from the push, not from a try
 			}
-			opens, why := set.Gate("r", now)
+			opens, why := set.Gate(trigger.Run{Rule: "r"}, now)
 			if why != want || why != "" && !opens.Equal(at(t, tt.opens)) {
 				t.Errorf("before a try: %s %q", opens, why)
 			}
@@ -81,7 +81,7 @@ func TestGate(t *testing.T) {
 }
 
 func TestGateOfNoRule(t *testing.T) {
-	if opens, why := mustLoad(t, gated("")).Gate("gone", time.Now()); !opens.IsZero() || why != "" {
+	if opens, why := mustLoad(t, gated("")).Gate(trigger.Run{Rule: "gone"}, time.Now()); !opens.IsZero() || why != "" {
 		t.Errorf("%s %q", opens, why)
 	}
 }

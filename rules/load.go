@@ -33,6 +33,7 @@ type spec struct {
 	Freeze   yaml.Node     `yaml:"freeze"`
 	Settle   time.Duration `yaml:"settle"`
 	MinAge   time.Duration `yaml:"minAge"`
+	Sequence bool          `yaml:"sequence"`
 	Actions  []yaml.Node   `yaml:"actions"`
 }
 
@@ -41,6 +42,8 @@ type loader struct {
 	sources []string
 	decode  Decoder
 	aliases trigger.Aliases
+	options []string // that actions may have
+	given   string   // the name of the rule where it does not say it itself
 }
 
 // Load compiles the list of rules at n: expressions, patterns, constraints,
@@ -49,7 +52,7 @@ type loader struct {
 // names that a rule may listen to; patterns may name a registry by any of its
 // aliases.
 func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, aliases trigger.Aliases, decode Decoder) *Set {
-	l := &loader{kinds: kinds, sources: sources, decode: decode, aliases: aliases}
+	l := &loader{kinds: kinds, sources: sources, decode: decode, aliases: aliases, options: optionKeys}
 	set := &Set{}
 	if n.YAML().Kind != yaml.SequenceNode {
 		n.Faultf("must be a list of rules")
@@ -68,6 +71,18 @@ func Load(n strictyaml.Node, kinds map[string]trigger.Kind, sources []string, al
 	return set
 }
 
+// LoadOne compiles the one rule at n, which somebody else than the author of
+// the configuration has written, into a set of its own. Its name is given, and
+// its actions cannot name their lane, since there they could stand in the way
+// of others' runs. Faults are reported as by [Load].
+func LoadOne(n strictyaml.Node, name string, kinds map[string]trigger.Kind, sources []string, aliases trigger.Aliases, decode Decoder) *Set {
+	options := slices.DeleteFunc(slices.Clone(optionKeys), func(key string) bool { return key == "lane" })
+	l := &loader{kinds: kinds, sources: sources, decode: decode, aliases: aliases, options: options, given: name}
+	set := &Set{rules: []*rule{l.loadRule(n)}}
+	set.index = newIndex(set.rules)
+	return set
+}
+
 func (l *loader) kindNames() string {
 	return strings.Join(slices.Sorted(maps.Keys(l.kinds)), ", ")
 }
@@ -79,8 +94,13 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 	ok := n.Decode(&s)
 	// A value that could not be decoded is not missing.
 	faulty := func(key string) bool { return !ok && n.Has(key) }
-	r := &rule{name: s.Name, line: n.Line(), event: s.Event, sources: s.Sources, untagged: s.Untagged}
-	if !ruleName.MatchString(s.Name) && (s.Name != "" || !faulty("name")) {
+	r := &rule{name: s.Name, line: n.Line(), event: s.Event, sources: s.Sources, untagged: s.Untagged, sequence: s.Sequence}
+	switch {
+	case l.given != "" && n.Has("name"):
+		n.Key("name").Faultf("is not for the rule to say: it is called %s", l.given)
+	case l.given != "":
+		r.name = l.given
+	case !ruleName.MatchString(s.Name) && (s.Name != "" || !faulty("name")):
 		n.Key("name").Faultf("a rule needs a name of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes")
 	}
 	if s.Event != trigger.Push && s.Event != trigger.Delete {
@@ -112,9 +132,12 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 		n.Key("actions").Faultf("is missing: a rule needs at least one action")
 	}
 	r.gate = loadGate(n, s)
-	p := place{waits: r.gate.waits(), keys: optionKeys, vars: sample(r)}
+	p := place{waits: r.gate.waits(), keys: l.options, vars: sample(r)}
 	for i, item := range n.Key("actions").Items() {
 		p.lane = "rule/" + r.name + "/" + strconv.Itoa(i)
+		if s.Sequence {
+			p.step = i + 1
+		}
 		if a := l.loadAction(item, p); a != nil {
 			r.actions = append(r.actions, *a)
 		}

@@ -30,7 +30,7 @@ type noticeSpec struct {
 var noticeKeys = []string{"name", "on", "rules"}
 
 // noticePrefix begins what the runs of a notification have for a rule and for
-// a lane. No rule's own name has a slash.
+// a lane. A rule of a cluster may have such a name, too; its lanes are others.
 const noticePrefix = "notify/"
 
 // noticeOptions are those that make sense for what nothing waits for.
@@ -144,7 +144,7 @@ func (l *loader) loadNotice(n strictyaml.Node, set *Set, name string) (loaded no
 	for _, name := range s.Rules {
 		if i := slices.IndexFunc(set.rules, func(r *rule) bool { return r.name == name }); i >= 0 {
 			about = set.rules[i]
-		} else {
+		} else if !strings.Contains(name, "/") { // else it is of a cluster, where rules come and go
 			n.Key("rules").Faultf("there is no rule %q", name)
 		}
 	}

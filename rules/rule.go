@@ -25,6 +25,7 @@ type rule struct {
 	untagged    bool
 	semver      *semver.Constraints
 	gate        gate
+	sequence    bool // its actions are steps that follow each other
 	actions     []action
 }
 
@@ -175,7 +176,9 @@ func (r *rule) plan(runs []trigger.Run, e trigger.Event, m match, now time.Time)
 			vars = newVariables(e, m.groups)
 		}
 		r.actions[i].plan(&run, vars)
-		r.gate.hold(&run, now)
+		if !r.sequence || i == 0 { // the others wait for the first one
+			r.gate.hold(&run, now)
+		}
 		runs = append(runs, run)
 	}
 	return runs

@@ -327,7 +327,7 @@ func TestLoadFaults(t *testing.T) {
 		{"two of one name", "- {name: a, repo: x, actions: [call: {}]}\n- {name: b, repo: x, actions: [call: {}]}\n- repo: x\n  name: a\n  actions: [call: {}]", `r.yaml:4: [2].name: another rule is named "a", on line 1`},
 		{"unknown event", "- {name: a, repo: x, event: pull, actions: [call: {}]}", `r.yaml:1: [0].event: must be push or delete, not "pull"`},
 		{"unknown source", "- name: a\n  repo: x\n  sources: [hub, hob]\n  actions: [call: {}]", `r.yaml:3: [0].sources: there is no source "hob"; there are hub, registry`},
-		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, approve, event, exclude, freeze, minAge, name, repo, semver, settle, sources, tag, untagged, window\n" +
+		{"unknown key and what else is wrong", "- name: a\n  repo: x\n  tags: v1\n  tag: '('\n  actions: [call: {}]", "r.yaml:3: [0]: unknown key \"tags\"; known are actions, approve, event, exclude, freeze, minAge, name, repo, semver, sequence, settle, sources, tag, untagged, window\n" +
 			"r.yaml:4: [0].tag: \"(\": error parsing regexp: missing closing ): `(`"},
 		{"stray parenthesis", "- {name: a, repo: x, tag: 'a)(b', actions: [call: {}]}", "r.yaml:1: [0].tag: \"a)(b\": error parsing regexp: unexpected ): `a)(b`"},
 		{"bad excludes", "- name: a\n  repo: x\n  exclude:\n    repo: [y, 'z{']\n    tag:\n    - ok\n    - '['\n  actions: [call: {}]", "r.yaml:4: [0].exclude.repo[1]: \"z{\": not a valid pattern; * matches within a path segment, ** across\n" +
@@ -339,7 +339,7 @@ func TestLoadFaults(t *testing.T) {
 		{"two kinds in one", "- {name: a, repo: x, actions: [{call: {}, set: {}}]}", "r.yaml:1: [0].actions[0]: an action is a mapping with one key, its kind: call, set"},
 		{"action that is no mapping", "- {name: a, repo: x, actions: [call]}", "r.yaml:1: [0].actions[0]: an action is a mapping with one key, its kind: call, set"},
 		{"parameters that are none", "- {name: a, repo: x, actions: [call: x]}", "r.yaml:1: [0].actions[0].call: must be a mapping with the parameters of the call action"},
-		{"unknown parameter", "- {name: a, repo: x, actions: [call: {timout: 5s}]}", `r.yaml:1: [0].actions[0].call: unknown key "timout"; known are any, count, list, name, on, params, to, attempts, backoff, deadline, lane, mode, onFailure, order, timeout`},
+		{"unknown parameter", "- {name: a, repo: x, actions: [call: {timout: 5s}]}", `r.yaml:1: [0].actions[0].call: unknown key "timout"; known are any, count, list, name, on, params, to, attempts, backoff, deadline, lane, mode, onFailure, order, timeout, when`},
 		{"repeated parameter", "- {name: a, repo: x, actions: [call: {to: a, to: b}]}", "r.yaml:1: [0].actions[0].call.to: the key is there twice; the other is on line 1"},
 		{"repeated option", "- {name: a, repo: x, actions: [call: {lane: a, lane: b}]}", "r.yaml:1: [0].actions[0].call.lane: the key is there twice; the other is on line 1"},
 		{"bad parameter", "- name: a\n  repo: x\n  actions:\n  - call:\n      to: x\n      name: No\n", `r.yaml:6: [0].actions[0].call.name: "No" is not a name`},

@@ -21,6 +21,17 @@ type Set struct {
 	notices []notice
 }
 
+// With is the set with the rules of others behind its own. The notifications
+// are its own.
+func (s *Set) With(others ...*Set) *Set {
+	all := &Set{rules: slices.Clip(s.rules), notices: s.notices}
+	for _, o := range others {
+		all.rules = append(all.rules, o.rules...)
+	}
+	all.index = newIndex(all.rules)
+	return all
+}
+
 // Verdict is what one rule says to one event.
 type Verdict struct {
 	Rule      string `json:"rule"`

@@ -58,6 +58,11 @@ type Kind struct {
 
 	Attempts int           // default of `attempts`
 	Timeout  time.Duration // default of `timeout`
+
+	// Message are the parameters that make the message of a kind which writes
+	// to people, as templates over an outcome: a notification has them where it
+	// gives none of its own. Nil for kinds that call machines.
+	Message map[string]string
 }
 
 // OnlyWaits is for an action that from now on does nothing but wait for what it
@@ -80,6 +85,24 @@ func WithOnlyWaits(ctx context.Context, begin func(begun string) context.Context
 
 // waiting is the key of begin.
 type waiting struct{}
+
+// AwaitsAnswer is for an action that has asked somebody who is slow to answer
+// and has nothing to do meanwhile. The queue lets other runs begin, as far as
+// not too many wait so. Nothing else changes for the run: its time limit goes
+// on, and what it asked may have happened.
+func AwaitsAnswer(ctx context.Context) {
+	if awaits, ok := ctx.Value(answering{}).(func()); ok {
+		awaits()
+	}
+}
+
+// WithAwaitsAnswer makes a context in which awaits is what [AwaitsAnswer] does.
+func WithAwaitsAnswer(ctx context.Context, awaits func()) context.Context {
+	return context.WithValue(ctx, answering{}, awaits)
+}
+
+// answering is the key of awaits.
+type answering struct{}
 
 // FieldError says which field of a specification is wrong. Field is a key, or
 // a path of keys with dots.

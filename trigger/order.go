@@ -16,7 +16,7 @@ type Release struct {
 }
 
 // Backwards reports why going from one release to the other would be a step
-// back under the given order, or "" when it is not.
+// back, or too far, under the given order, or "" when it is neither.
 func Backwards(from, to Release, order Order) string {
 	if order == OrderAny {
 		return ""
@@ -24,14 +24,18 @@ func Backwards(from, to Release, order Order) string {
 	if order != OrderTime {
 		a, b := version(from.Tag), version(to.Tag)
 		if a != nil && b != nil {
-			if b.LessThan(a) {
+			switch {
+			case b.LessThan(a):
 				return fmt.Sprintf("%s is a lower version than %s", to.Tag, from.Tag)
-			}
-			if b.GreaterThan(a) {
+			case b.Major() != a.Major() && (order == OrderMinor || order == OrderPatch):
+				return fmt.Sprintf("%s is of another major version than %s", to.Tag, from.Tag)
+			case b.Minor() != a.Minor() && order == OrderPatch:
+				return fmt.Sprintf("%s is of another minor version than %s", to.Tag, from.Tag)
+			case b.GreaterThan(a):
 				return ""
 			}
 		}
-		if order == OrderSemver {
+		if order != OrderDefault {
 			return ""
 		}
 	}

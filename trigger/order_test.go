@@ -46,6 +46,13 @@ func TestBackwards(t *testing.T) {
 		{"semver against a hash", Release{"v1.0.0", late}, Release{"0a1b2c3", early}, OrderSemver, ""},
 		{"time ignores versions", Release{"2.0.0", early}, Release{"1.0.0", late}, OrderTime, ""},
 		{"time earlier", Release{"1.0.0", late}, Release{"2.0.0", early}, OrderTime, before},
+		{"minor goes up", Release{"0.4.1", early}, Release{"0.5.0", late}, OrderMinor, ""},
+		{"minor goes no further", Release{"1.4.1", early}, Release{"2.0.0", late}, OrderMinor, "is of another major version than"},
+		{"minor goes no lower", Release{"1.4.1", early}, Release{"1.4.0", late}, OrderMinor, lower},
+		{"minor does not compare others", Release{"latest", late}, Release{"latest", early}, OrderMinor, ""},
+		{"patch goes up", Release{"1.4.1", early}, Release{"1.4.2", late}, OrderPatch, ""},
+		{"patch goes no further", Release{"1.4.1", early}, Release{"1.5.0", late}, OrderPatch, "is of another minor version than"},
+		{"patch keeps the major version", Release{"1.4.1", early}, Release{"2.4.2", late}, OrderPatch, "is of another major version than"},
 		{"any", Release{"2.0.0", late}, Release{"1.0.0", early}, OrderAny, ""},
 	}
 	for _, tt := range tests {

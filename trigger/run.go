@@ -40,8 +40,21 @@ type Order string
 const (
 	OrderDefault Order = ""       // by version when both tags are versions, else by time
 	OrderSemver  Order = "semver" // by version; tags that are no versions are not compared
+	OrderMinor   Order = "minor"  // the same, and never out of the major version
+	OrderPatch   Order = "patch"  // the same, and never out of the minor version
 	OrderTime    Order = "time"   // by the time of the push
 	OrderAny     Order = "any"    // not compared: what comes last wins
+)
+
+// When is under which condition a step of a sequence starts, once all steps
+// before it have ended. Those whose condition was not met do not count.
+type When string
+
+const (
+	NoStep        When = ""          // the run is in no sequence
+	WhenSucceeded When = "succeeded" // all before it have succeeded
+	WhenFailed    When = "failed"    // one has failed, was rolled back, or its end is not known
+	Always        When = "always"
 )
 
 // Run is one action of one rule for one event, with its final parameters: what
@@ -88,6 +101,12 @@ type Run struct {
 	// every other run.
 	Tells int64 `json:"tells,omitzero,string"`
 
+	// When makes the run a step: one of the runs that a rule has made of an
+	// event and that follow each other, by their Index. Pending says that it
+	// waits for those before it.
+	When    When `json:"when,omitzero"`
+	Pending bool `json:"pending,omitzero"`
+
 	// Parent is the run that found what this one changes, 0 for every other
 	// run. Finds says that this run is one that finds: what it stands for is
 	// for those that it makes to say.
@@ -119,7 +138,7 @@ func LaneOf(kind, target string) string { return kind + "/" + target }
 // Child makes the run that changes something that this one has found.
 func (r Run) Child(found Found, now time.Time) Run {
 	return Run{
-		EventID: r.EventID, Event: r.Event, Rule: r.Rule, Index: r.Index, Kind: r.Kind, Target: found.Target, Spec: found.Spec, Parent: r.ID,
+		EventID: r.EventID, Event: r.Event, Rule: r.Rule, Index: r.Index, Kind: r.Kind, Target: found.Target, Spec: found.Spec, Parent: r.ID, When: r.When,
 		Lane: LaneOf(r.Kind, found.Target), Mode: r.Mode, Ordered: r.Ordered, Order: r.Order, Attempts: r.Attempts, Timeout: r.Timeout, Followed: r.Followed,
 		Deadline: r.Deadline, FirstBackoff: r.FirstBackoff, MostBackoff: r.MostBackoff, HoldFailed: r.HoldFailed,
 		CreatedAt: now, NotBefore: now,
@@ -171,6 +190,7 @@ type Hold struct {
 
 // Notice is an outcome that people may want to be told of.
 type Notice struct {
-	ID  int64
-	Run Run // with the state and reason it had
+	ID   int64
+	Run  Run   // with the state and reason it had
+	From Image // of the last run before it in its lane that succeeded; zero when there is none
 }

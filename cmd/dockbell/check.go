@@ -17,8 +17,8 @@ import (
 // offlineKinds is the table of actions for commands that only look at a
 // configuration: the same rows, which nobody lets act.
 func offlineKinds(ctx context.Context, allowCommands bool) kindTable {
-	return func(specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
-		return actionKinds(action.NewClient(), k8s.New(ctx, specs, aliases, slog.New(slog.DiscardHandler)), allowCommands)
+	return func(client *action.Client, specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
+		return actionKinds(client, k8s.New(ctx, specs, aliases, slog.New(slog.DiscardHandler)), allowCommands)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/action"
 	"github.com/dockbell/dockbell/trigger/registry"
 	"github.com/dockbell/dockbell/trigger/secret"
 	"github.com/dockbell/dockbell/trigger/server"
@@ -44,8 +45,11 @@ type configFile struct {
 	Keep       keepConfig                 `yaml:"keep"`
 	Clusters   map[string]k8s.ClusterSpec `yaml:"clusters"`
 	Registries yaml.Node                  `yaml:"registries"`
+	Outbound   action.Outbound            `yaml:"outbound"`
 	Sources    map[string]yaml.Node       `yaml:"sources"`
 	Rules      yaml.Node                  `yaml:"rules"`
+	RulesFrom  yaml.Node                  `yaml:"rulesFrom"`
+	FollowKeel yaml.Node                  `yaml:"followKeel"`
 	Notify     yaml.Node                  `yaml:"notify"`
 }
 
@@ -69,11 +73,16 @@ type config struct {
 	sources    map[string]*source.Source
 	pollers    []*source.Poller
 	proxies    []netip.Prefix
+	client     *action.Client
+	kinds      map[string]trigger.Kind
 	rules      *rules.Set
+	rulesFrom  *rulesFrom  // nil: all rules are in the file
+	followKeel *followKeel // nil: keel's annotations mean nothing
 }
 
-// kindTable makes the table of actions for the clusters of a configuration.
-type kindTable func(clusters map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind
+// kindTable makes the table of actions for the clusters of a configuration, and
+// for how it calls others.
+type kindTable func(client *action.Client, clusters map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind
 
 // loadConfig reads and compiles a file. The error lists everything that is
 // wrong with it, a line each.
@@ -107,10 +116,16 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 	if c.registries = registry.New(); root.Has("registries") {
 		c.registries = registry.Load(root.Key("registries"))
 	}
-	out.Aliases = c.registries.Aliases()
+	c.client = outboundClient(root.Key("outbound"), c.Outbound)
+	out.Client, out.Aliases = c.client.HTTP(), c.registries.Aliases()
 	sources := root.Key("sources")
 	names := sources.Keys()
-	if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(names) == 0 {
+	if root.Has("followKeel") {
+		c.followKeel = loadFollowKeel(root.Key("followKeel"))
+	}
+	if !root.Has("sources") && c.followKeel != nil {
+		names = nil // its pollers are enough
+	} else if !root.Has("sources") || sources.YAML().Kind == yaml.MappingNode && len(names) == 0 {
 		sources.Faultf("is missing: without a source nothing is received")
 		names = nil
 	}
@@ -122,17 +137,23 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		}
 		c.loadSource(name, at, out)
 	}
-	table := kinds(c.Clusters, out.Aliases)
-	if !root.Has("rules") {
+	c.kinds = kinds(c.client, c.Clusters, out.Aliases)
+	if root.Has("rulesFrom") {
+		c.rulesFrom = loadRulesFrom(root.Key("rulesFrom"), c.kinds)
+	}
+	switch {
+	case root.Has("rules"):
+		c.rules = rules.Load(root.Key("rules"), c.kinds, c.sourceNames(), out.Aliases, decodeSpec)
+	case c.rulesFrom != nil || c.followKeel != nil:
+		c.rules = &rules.Set{}
+	default:
 		root.Faultf("rules are missing: without a rule nothing happens")
-	} else {
-		c.rules = rules.Load(root.Key("rules"), table, slices.Sorted(slices.Values(names)), out.Aliases, decodeSpec)
 	}
 	if c.rules != nil && root.Has("notify") {
-		c.rules.LoadNotices(root.Key("notify"), table, decodeSpec)
+		c.rules.LoadNotices(root.Key("notify"), c.kinds, decodeSpec)
 	}
 	if root.Err() == nil { // else what is wrong with the people, or the rule, comes first
-		c.checkApprovals(root.Key("rules"))
+		c.checkApprovals(c.rules, root.Key("rules").Items())
 	}
 	for name, s := range c.sources {
 		if s.NeedsCertificate() && c.Server.TLS == nil {
@@ -140,7 +161,7 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		}
 	}
 	for _, p := range c.pollers {
-		if p.FromRules() && c.rules != nil && len(c.rules.Repositories()) == 0 {
+		if p.FromRules() && c.rules != nil && len(c.rules.Repositories()) == 0 && c.rulesFrom == nil {
 			sources.Key(p.Name).Key("repositories").Faultf("no rule names a repository with its registry")
 		}
 	}
@@ -164,6 +185,11 @@ func (c *config) loadSource(name string, n strictyaml.Node, out source.Outside) 
 	if s := source.Load(name, n, out); s != nil {
 		c.sources[name] = s
 	}
+}
+
+// sourceNames are the names of all sources, sorted: what rules may listen to.
+func (c *config) sourceNames() []string {
+	return slices.Sorted(maps.Keys(c.Sources))
 }
 
 // sourceName is also a label of metrics and a word in logs.
@@ -225,13 +251,12 @@ func checkPeople(n strictyaml.Node, c configFile) {
 
 // checkApprovals finds the rules whose runs could only expire. Who sends
 // server.token may be anybody.
-func (c *config) checkApprovals(n strictyaml.Node) {
+func (c *config) checkApprovals(set *rules.Set, written []strictyaml.Node) {
 	if !c.Server.Token.IsZero() {
 		return
 	}
-	items := n.Items()
-	for _, a := range c.rules.Approvals() {
-		at := items[a.Index].Key("approve")
+	for _, a := range set.Approvals() {
+		at := written[a.Index].Key("approve")
 		var unknown []string
 		for _, name := range a.By {
 			if _, ok := c.Server.People[name]; !ok {
@@ -324,6 +349,17 @@ func networks(n strictyaml.Node, list []string) []netip.Prefix {
 		all = append(all, p)
 	}
 	return all
+}
+
+// outboundClient makes the client that a configuration asks for; what is wrong
+// with it is reported as faults of the node.
+func outboundClient(n strictyaml.Node, o action.Outbound) *action.Client {
+	client, err := action.NewClient(o)
+	if err != nil {
+		n.Fault(err)
+		client, _ = action.NewClient(action.Outbound{}) // for what else is wrong with the file
+	}
+	return client
 }
 
 // decodeSpec reads a stored specification as strictly as the file was read.

@@ -83,6 +83,7 @@ func TestGoodConfigurations(t *testing.T) {
 	files := map[string]string{
 		"smallest.yaml": "1 sources, 1 rules", "everything.yaml": "6 sources, 3 rules", "anchors.yaml": "1 sources, 3 rules",
 		"senders.yaml": "4 sources, 1 rules", "replicas.yaml": "1 sources, 1 rules",
+		"rules-from-cluster.yaml": "2 sources, 0 rules",
 	}
 	for path, want := range files {
 		c, err := parse(t, filepath.Join(configs, "good", path))

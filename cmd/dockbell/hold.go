@@ -141,7 +141,7 @@ func releaseCommand() *cobra.Command {
 		Use:   "release HOLD",
 		Short: "End a hold: what it held may be deployed again",
 		Long: `End a hold. The runs of a lane that waited go on; a digest that was skipped is
-deployed when it is pushed again, or replayed by --force.
+deployed when it is pushed again, or by dockbell replay event/ID --fire.
 
 ` + needsToken,
 		Example: `  dockbell holds

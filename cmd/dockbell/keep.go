@@ -59,8 +59,9 @@ const (
 	pruneFirst = time.Minute
 )
 
-// pruneHistory forgets what need not be kept any more, until ctx ends.
-func pruneHistory(ctx context.Context, db *store.Store, keep trigger.Keep, metrics *prometheus.Registry, log *slog.Logger) error {
+// pruneHistory forgets what need not be kept any more, until ctx ends. keep is
+// asked each time for how long that is.
+func pruneHistory(ctx context.Context, db *store.Store, keep func() trigger.Keep, metrics *prometheus.Registry, log *slog.Logger) error {
 	pruned := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dockbell_pruned_total", Help: "Rows of history that were forgotten.",
 	}, []string{"what"})
@@ -76,7 +77,7 @@ func pruneHistory(ctx context.Context, db *store.Store, keep trigger.Keep, metri
 		leads, err := db.Lead(ctx, "prune")
 		var n trigger.Pruned
 		if leads {
-			n, err = db.Prune(ctx, keep, time.Now())
+			n, err = db.Prune(ctx, keep(), time.Now())
 		}
 		if err != nil && ctx.Err() == nil {
 			log.Error("history cannot be pruned now", "error", err)

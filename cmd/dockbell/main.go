@@ -40,7 +40,7 @@ job, calls a URL, runs a command.`,
 	}
 	root.AddCommand(
 		serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), versionCommand(),
-		runsCommand(), eventsCommand(), replayCommand(), holdCommand(), holdsCommand(), releaseCommand(),
+		runsCommand(), eventsCommand(), importCommand(), replayCommand(), holdCommand(), holdsCommand(), releaseCommand(),
 	)
 	return root
 }

@@ -2,34 +2,43 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/dockbell/dockbell/k8s"
+	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/registry"
-	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/source"
-	"github.com/dockbell/dockbell/trigger/store"
 )
 
-// pollWorld connects the pollers with the rest: what they ask, where they
-// remember, and who decides about what they find.
-func (c *config) pollWorld(clusters *k8s.Clusters, db *store.Store, srv *server.Server, metrics *prometheus.Registry, log *slog.Logger) source.PollWorld {
+// pollWorld connects the pollers with the rest, but for the registries: where
+// they remember, and who decides about what they find. They go on over a reload,
+// so each time they ask for what is in force.
+func (r *reloader) pollWorld() source.PollWorld {
+	return source.PollWorld{
+		Memory: r.db, Lead: r.db.Lead, NotFound: registry.ErrNotFound, Log: r.log,
+		Deliver: func(ctx context.Context, source string, body []byte, events []trigger.Event) error {
+			return r.now().server.Polled(ctx, source, body, events)
+		},
+		Rules: func() []string { return r.now().rules.Repositories() },
+	}
+}
+
+// connectRegistries says what registries need before they are used.
+func (r *reloader) connectRegistries(registries *registry.Registries) {
+	registries.Connect(registry.Outside{
+		Log: r.log,
+		PullSecret: func(ctx context.Context, s registry.PullSecret) ([]byte, error) {
+			return r.now().clusters.DockerConfig(ctx, s.Cluster, s.Namespace, s.Name)
+		},
+		Observe: func(host string, status int) { r.requests.WithLabelValues(host, strconv.Itoa(status)).Inc() },
+	})
+}
+
+func newRequestCounter(metrics *prometheus.Registry) *prometheus.CounterVec {
 	requests := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "dockbell_registry_requests_total", Help: "Requests to registries by status; 0 for none.",
 	}, []string{"registry", "status"})
 	metrics.MustRegister(requests)
-	c.registries.Connect(registry.Outside{
-		Log: log,
-		PullSecret: func(ctx context.Context, s registry.PullSecret) ([]byte, error) {
-			return clusters.DockerConfig(ctx, s.Cluster, s.Namespace, s.Name)
-		},
-		Observe: func(host string, status int) { requests.WithLabelValues(host, strconv.Itoa(status)).Inc() },
-	})
-	return source.PollWorld{
-		Registries: c.registries, Memory: db, Lead: db.Lead, NotFound: registry.ErrNotFound,
-		Deliver: srv.Polled, Rules: c.rules.Repositories(), Log: log,
-	}
+	return requests
 }

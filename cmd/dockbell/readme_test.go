@@ -22,7 +22,7 @@ func TestReadme(t *testing.T) {
 		want    []string
 	}{
 		{"### Senders", source.Types()},
-		{"### Actions", slices.Sorted(maps.Keys(offlineKinds(t.Context(), true)(nil, nil)))},
+		{"### Actions", slices.Sorted(maps.Keys(offlineKinds(t.Context(), true)(nil, nil, nil)))},
 	} {
 		if got := firstColumn(t, string(text), tt.heading); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: the table has %q, the program %q", tt.heading, got, tt.want)

@@ -9,8 +9,11 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
+	"os/signal"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,12 +21,9 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/trigger"
-	"github.com/dockbell/dockbell/trigger/action"
 	"github.com/dockbell/dockbell/trigger/queue"
 	"github.com/dockbell/dockbell/trigger/server"
-	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/store"
 )
 
@@ -33,6 +33,8 @@ const gcPercent = 300
 type serveOptions struct {
 	config        string
 	allowCommands bool
+	dryRun        bool
+	rulesFrom     string
 	logFormat     string
 	logLevel      string
 	grace         time.Duration
@@ -54,12 +56,17 @@ acknowledged to a sender is on disk; a start takes up what an earlier one left.`
 			if err != nil {
 				return err
 			}
+			if o.rulesFrom != "" && o.rulesFrom != "cluster" {
+				return fmt.Errorf("--rules-from %q: can be cluster", o.rulesFrom)
+			}
 			return serve(cmd.Context(), o, log)
 		},
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "dockbell.yaml", "configuration `file`")
 	f.BoolVar(&o.allowCommands, "allow-commands", false, "let rules run commands on this machine")
+	f.BoolVar(&o.dryRun, "dry-run", false, "change nothing: API servers of Kubernetes check the deploys and show what they would change, all other actions are skipped")
+	f.StringVar(&o.rulesFrom, "rules-from", "", "cluster: take rules from resources of kind Rule, too, as `rulesFrom: cluster` does in the configuration")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "least `level` to log: debug, info, warn or error")
 	f.DurationVar(&o.grace, "grace", 20*time.Second, "how long runs in the middle may take when stopping")
@@ -88,77 +95,101 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	client := action.NewClient()
 	watches, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatches()
-	var kinds map[string]trigger.Kind
-	var clusters *k8s.Clusters
-	conf, err := loadConfig(o.config, func(specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
-		clusters = k8s.New(watches, specs, aliases, log)
-		kinds = actionKinds(client, clusters, o.allowCommands)
-		return kinds
-	}, source.Outside{Client: client})
+	r, first, err := begin(watches, o, log)
 	if err != nil {
-		return fmt.Errorf("%s cannot be used:\n%w", o.config, err)
+		return err
 	}
-	db, err := store.Open(ctx, conf.Store)
+	db, err := store.Open(ctx, first.conf.Store)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	if db.Fresh() {
-		log.Info("the store is new: nothing is known of earlier pushes", "store", conf.shownStore())
+		log.Info("the store is new: nothing is known of earlier pushes", "store", first.conf.shownStore())
 	}
-	if err := db.TellOf(ctx, conf.rules.NoticeStates()); err != nil {
+	metrics := prometheus.NewRegistry()
+	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	r.connect(db, metrics)
+	if err := r.use(ctx, first); err != nil {
 		return err
 	}
-
-	secure, err := conf.tls(log)
-	if err != nil {
-		return err
-	}
-	hooks, err := net.Listen("tcp", conf.Server.Listen)
+	hooks, err := net.Listen("tcp", first.conf.Server.Listen)
 	if err != nil {
 		return fmt.Errorf("server.listen: %w", err)
 	}
-	admin, err := net.Listen("tcp", conf.Server.Admin)
+	admin, err := net.Listen("tcp", first.conf.Server.Admin)
 	if err != nil {
 		hooks.Close()
 		return fmt.Errorf("server.admin: %w", err)
 	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 
-	metrics := prometheus.NewRegistry()
-	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	srv := server.New(server.Config{
-		Sources: conf.sources, Match: withCallback(conf.rules.Match), Store: db, MaxBody: conf.Server.MaxBody, TrustedProxies: conf.proxies, Token: conf.token(), People: conf.people(), Log: log, Metrics: metrics,
-	})
-	// The queue knows one kind more than the rules.
-	queueKinds := map[string]trigger.Kind{callbackKind: callbackRow(client, db.Outcomes)}
-	for name, row := range kinds {
-		queueKinds[name] = row
-	}
-	q := queue.New(db, queueKinds, decodeSpec, log, queue.NewMetrics(metrics))
-
-	q.Gate = func(r trigger.Run, now time.Time) (time.Time, string) { return conf.rules.Gate(r.Rule, now) }
-	q.Tell = conf.rules.Notices
-	world := conf.pollWorld(clusters, db, srv, metrics, log)
+	q := r.queue(metrics)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return server.Serve(ctx, hooks, srv.Hooks(), secure, log) })
-	group.Go(func() error { return server.Serve(ctx, admin, srv.Admin(), nil, log) })
+	group.Go(func() error { return server.Serve(ctx, hooks, r.hooks(), r.tls(), log) })
+	group.Go(func() error { return server.Serve(ctx, admin, r.admin(), nil, log) })
 	group.Go(func() error { return q.Run(ctx, o.grace) })
-	group.Go(func() error { return pruneHistory(ctx, db, conf.Keep.keep(), metrics, log) })
-	for _, p := range conf.pollers {
-		group.Go(func() error { return p.Run(ctx, world) })
-	}
+	group.Go(func() error { return pruneHistory(ctx, db, r.keep, metrics, log) })
+	group.Go(func() error { r.follow(ctx, hangups); return nil })
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
 	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
-		"config", o.config, "store", conf.shownStore(), "sources", len(conf.sources)+len(conf.pollers), "rules", conf.rules.Len(), "version", version(), "pid", os.Getpid())
+		"config", o.config, "store", first.conf.shownStore(), "sources", len(first.conf.Sources), "rules", first.rules.Len(), "version", version(), "pid", os.Getpid())
 	if o.started != nil {
 		o.started(hooks.Addr(), admin.Addr())
 	}
 	err = group.Wait()
 	log.Info("stopped", "reason", context.Cause(ctx))
 	return err
+}
+
+// hooks and admin answer each request by the configuration that is at work when
+// it comes.
+func (r *reloader) hooks() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.now().hooks.ServeHTTP(w, req) })
+}
+
+func (r *reloader) admin() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.now().admin.ServeHTTP(w, req) })
+}
+
+// tls makes the hooks speak TLS as the configuration says that is at work; nil
+// when they do not.
+func (r *reloader) tls() *tls.Config {
+	if r.now().tls == nil {
+		return nil
+	}
+	return &tls.Config{
+		MinVersion:         tls.VersionTLS12,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) { return r.now().tls, nil },
+	}
+}
+
+func (r *reloader) keep() trigger.Keep { return r.now().conf.Keep.keep() }
+
+// queue makes the queue. What it asks of the rules and of a kind of action is
+// answered by the configuration at work.
+func (r *reloader) queue(metrics *prometheus.Registry) *queue.Queue {
+	// It knows one kind more than the rules.
+	callback := callbackRow(nil, r.db.Outcomes)
+	callback.Build = func(decode func(any) error) (trigger.Action, error) {
+		return callbackRow(r.now().conf.client, r.db.Outcomes).Build(decode)
+	}
+	kinds := map[string]trigger.Kind{callbackKind: callback}
+	if r.options.dryRun {
+		kinds[callbackKind] = rehearse(kinds[callbackKind])
+	}
+	for name, row := range r.first.kinds {
+		row.Build = func(decode func(any) error) (trigger.Action, error) { return r.now().conf.kinds[name].Build(decode) }
+		kinds[name] = row
+	}
+	q := queue.New(r.db, kinds, decodeSpec, r.log, queue.NewMetrics(metrics))
+	q.Gate = func(run trigger.Run, now time.Time) (time.Time, string) { return r.now().rules.Gate(run, now) }
+	q.Tell = func(run trigger.Run, now time.Time) []trigger.Run { return r.now().rules.Notices(run, now) }
+	return q
 }
 
 // tls is what makes the hooks speak TLS; nil when they do not.

@@ -111,7 +111,7 @@ func TestCallback(t *testing.T) {
 
 // No rule can name the kind that answers Docker Hub: its URL comes from events.
 func TestCallbackIsNoKindOfRules(t *testing.T) {
-	if _, ok := offlineKinds(t.Context(), true)(nil, nil)[callbackKind]; ok {
+	if _, ok := offlineKinds(t.Context(), true)(nil, nil, nil)[callbackKind]; ok {
 		t.Error("it is in the table of rules")
 	}
 }

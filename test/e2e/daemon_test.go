@@ -226,9 +226,12 @@ func (d *daemon) runs(query string) []aRun {
 	}
 }
 
-// ended waits until no run is live, and gives them all.
+// ended waits until no run is live, and gives them all. One that is taken up
+// again is waiting and running in turn, and may be neither to those who ask for
+// one after the other.
 func (d *daemon) ended() []aRun {
 	d.t.Helper()
+	var all []aRun
 	eventually(d.t, "all runs ended", func() error {
 		for _, state := range []string{"waiting", "running"} {
 			var live struct{ Runs []aRun }
@@ -237,9 +240,13 @@ func (d *daemon) ended() []aRun {
 				return fmt.Errorf("run %s of %s is %s: %s", r.ID, r.Target, r.State, r.Reason)
 			}
 		}
+		all = d.runs("")
+		if i := slices.IndexFunc(all, func(r aRun) bool { return r.State == "waiting" || r.State == "running" }); i >= 0 {
+			return fmt.Errorf("run %s of %s is %s: %s", all[i].ID, all[i].Target, all[i].State, all[i].Reason)
+		}
 		return nil
 	})
-	return d.runs("")
+	return all
 }
 
 // show gives one run with its tries.

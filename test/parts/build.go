@@ -1,6 +1,6 @@
 // Package parts starts the servers that dockbell works with, the real ones,
 // for end-to-end tests: a Kubernetes control plane with simulated nodes and a
-// container registry. They are built from their Go modules, once.
+// container registry. They are built from their Go modules, once, and so is helm.
 package parts
 
 import (
@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -23,6 +24,7 @@ const (
 	kubernetesVersion = "v1.36.3"
 	etcdVersion       = "v3.6.8"
 	kwokVersion       = "v0.8.0"
+	helmVersion       = "v3.22.0"
 	registryVersion   = "v3.1.2"
 )
 
@@ -47,11 +49,16 @@ var programs = []program{
 	{name: "kube-controller-manager", version: kubernetesVersion, takes: "1 to 2 minutes", pkg: "k8s.io/kubernetes/cmd/kube-controller-manager", ldflags: kubernetesFlags},
 	{name: "kube-scheduler", version: kubernetesVersion, takes: "seconds after the others", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: kubernetesFlags},
 	{name: "kwok", version: kwokVersion, takes: "a minute", pkg: "sigs.k8s.io/kwok/cmd/kwok", install: true},
+	{name: "helm", version: helmVersion, takes: "1 to 2 minutes", pkg: "helm.sh/helm/v3/cmd/helm", install: true, ldflags: helmFlags},
 	{name: "registry", version: registryVersion, takes: "a minute", pkg: "github.com/distribution/distribution/v3/cmd/registry", install: true},
 }
 
 // Without its version the API server reports one that clients cannot parse.
 const kubernetesFlags = " -X k8s.io/component-base/version.gitVersion=" + kubernetesVersion
+
+// Without a cluster helm takes charts for one of this version; if it is not
+// told, for one that is years old.
+const helmFlags = " -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=36"
 
 // file is its name in the cache. The version in it makes an upgrade build anew.
 func (p program) file() string { return p.name + "-" + p.version }
@@ -66,11 +73,12 @@ func (b Bin) path(name string) string {
 	panic("parts: no program " + name)
 }
 
-// Build builds what is missing and says so on log. The folder is that of
-// DOCKBELL_TEST_CACHE, else dockbell-test in the user's cache. Tests that
-// start together build once. A program appears under its name only when it is
-// complete, so that a build may be killed at any moment.
-func Build(ctx context.Context, log io.Writer) (Bin, error) {
+// Build builds what is missing, of those that are named or of all, and says so
+// on log. The folder is that of DOCKBELL_TEST_CACHE, else dockbell-test in the
+// user's cache. Tests that start together build once. A program appears under
+// its name only when it is complete, so that a build may be killed at any
+// moment.
+func Build(ctx context.Context, log io.Writer, names ...string) (Bin, error) {
 	dir := os.Getenv("DOCKBELL_TEST_CACHE")
 	if dir == "" {
 		cache, err := os.UserCacheDir()
@@ -83,7 +91,11 @@ func Build(ctx context.Context, log io.Writer) (Bin, error) {
 	if err != nil {
 		return "", err
 	}
-	return Bin(dir), buildMissing(ctx, log, dir, programs)
+	wanted := programs
+	if len(names) > 0 {
+		wanted = slices.DeleteFunc(slices.Clone(programs), func(p program) bool { return !slices.Contains(names, p.name) })
+	}
+	return Bin(dir), buildMissing(ctx, log, dir, wanted)
 }
 
 func buildMissing(ctx context.Context, log io.Writer, dir string, programs []program) error {

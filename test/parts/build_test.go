@@ -23,6 +23,9 @@ func TestVersionsAreThoseOfTheModule(t *testing.T) {
 			t.Errorf("test/tools/go.mod does not require %s %s", module, version)
 		}
 	}
+	if minor := strings.Split(kubernetesVersion, ".")[1]; !strings.HasSuffix(helmFlags, "k8sVersionMinor="+minor) {
+		t.Errorf("helm takes charts for another Kubernetes than %s: %s", kubernetesVersion, helmFlags)
+	}
 }
 
 // small is a program that builds in seconds.

@@ -1,12 +1,10 @@
 package parts
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -210,50 +208,16 @@ func TestHoldPostgres(t *testing.T) {
 		t.Fatal(err)
 	}
 	first := p.process.cmd.Process.Pid
-	fmt.Println("servers", first, strings.Trim(fmt.Sprint(children(first)), "[]"))
+	for _, pid := range append(children(first), first) {
+		fmt.Println("server", pid)
+	}
+	fmt.Println("ready")
 	_, _ = os.Stdin.Read(make([]byte, 1)) // until it is killed, or its parent is
 }
 
 // A test that is killed takes its server along, though that is another user's.
 func TestPostgresEndsWithTheTest(t *testing.T) {
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestHoldPostgres$")
-	cmd.Env = append(os.Environ(), holdDir+"="+t.TempDir())
-	if _, err := cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	var pids []int
-	for lines := bufio.NewScanner(out); len(pids) == 0 && lines.Scan(); {
-		text, ok := strings.CutPrefix(lines.Text(), "servers ")
-		if !ok {
-			t.Log(lines.Text())
-			continue
-		}
-		for field := range strings.FieldsSeq(text) {
-			pid, err := strconv.Atoi(field)
-			if err != nil {
-				t.Fatal(err)
-			}
-			pids = append(pids, pid)
-		}
-	}
-	if len(pids) < 3 || !runs(pids[0]) {
-		t.Errorf("processes %v, want a server with several", pids)
-	}
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	_ = cmd.Wait() // says that it was killed
-	eventually(t, "the server has ended", func() (bool, error) {
-		i := slices.IndexFunc(pids, runs)
-		return i < 0, fmt.Errorf("processes %v, of which some run", pids)
-	})
+	endWithTheTest(t, "TestHoldPostgres", 3) // it is several processes
 }
 
 // A start that fails says why, and leaves nothing running.

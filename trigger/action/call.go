@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -26,23 +27,28 @@ const hidden = "<secret>"
 
 // call is one request, with what must not be shown of it.
 type call struct {
-	client   *http.Client
+	client   *Client
 	method   string
 	url      string
 	shown    string // the URL as people may see it
 	header   http.Header
 	body     []byte
 	harmless bool     // may be repeated although it may have happened
+	most     int64    // bytes of the answer that are looked at
 	secrets  []string // never in an error or the log
 }
 
+// harmlessMethods are those whose requests may be repeated (RFC 9110, 9.2.2).
+var harmlessMethods = []string{http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodPut, http.MethodDelete}
+
 // newCall makes a request with what all have in common. What shown leaves out
 // of the URL is kept from errors and the log.
-func newCall(client *http.Client, method, address, shown string) *call {
+func newCall(client *Client, method, address, shown string) *call {
 	return &call{
 		client: client, method: method, url: address, shown: shown,
 		header:   http.Header{"User-Agent": {"dockbell"}},
-		harmless: method == http.MethodGet || method == http.MethodHead || method == http.MethodPut || method == http.MethodDelete,
+		harmless: slices.Contains(harmlessMethods, method),
+		most:     bodyLimit,
 		secrets:  hiddenParts(address, shown),
 	}
 }
@@ -70,7 +76,7 @@ type answer struct {
 	call   *call
 	status int
 	header http.Header
-	body   []byte // its first bodyLimit bytes
+	body   []byte // its beginning
 }
 
 // do makes the request once. Its error says whether a repeat is safe.
@@ -84,13 +90,20 @@ func (c *call) do(ctx context.Context) (*answer, error) {
 		return nil, c.failed("cannot be made", errors.New("its URL is malformed"))
 	}
 	req.Header = c.header.Clone()
-	resp, err := c.client.Do(req)
+	client := c.client.does
+	if c.harmless {
+		client = c.client.asks
+	}
+	slow := time.AfterFunc(slowAnswer, func() { trigger.AwaitsAnswer(ctx) })
+	defer slow.Stop()
+	resp, err := client.Do(req)
 	var refused *refusedError
 	switch {
 	case err == nil:
 		defer resp.Body.Close()
 		// The status alone decides; a body that breaks off is an excerpt.
-		body, _ := io.ReadAll(io.LimitReader(resp.Body, bodyLimit))
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, c.most))
+		_, _ = io.CopyN(io.Discard, resp.Body, drainLimit)
 		return &answer{c, resp.StatusCode, resp.Header, body}, nil
 	case errors.As(err, &refused):
 		return nil, c.failed("was not sent", refused)
@@ -122,6 +135,17 @@ func (a *answer) checkStatus(advice string) error {
 		return nil
 	}
 	return a.fault(advice)
+}
+
+// decode reads an answer of success, which is JSON.
+func (a *answer) decode(into any, advice string) error {
+	if err := a.checkStatus(advice); err != nil {
+		return err
+	}
+	if err := json.Unmarshal(a.body, into); err != nil {
+		return a.words("this is not the JSON that was expected")
+	}
+	return nil
 }
 
 // fault makes an error of an answer that is not what was wanted. The
@@ -177,6 +201,21 @@ func (a *answer) excerpt() string {
 		s = a.call.hide(html.UnescapeString(s))
 	}
 	return clip(oneLine(s), excerptLimit)
+}
+
+// text is the beginning of what the answer says, to be kept with the run.
+func (a *answer) text() string {
+	if strings.HasPrefix(strings.TrimSpace(string(a.body)), "<") {
+		return a.excerpt()
+	}
+	s := a.call.hide(strings.ToValidUTF8(string(a.body), "�"))
+	s = strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsGraphic(r) {
+			return r
+		}
+		return -1
+	}, s)
+	return clip(strings.TrimSpace(s), keptLimit)
 }
 
 // oneLine makes a string of others fit for a log.
@@ -241,7 +280,7 @@ func showURL(s string) string {
 	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
 }
 
-// checkURL checks that an address can be called.
+// checkURL checks that an address is one that can be called.
 func checkURL(s string) (*url.URL, error) {
 	u, err := url.Parse(s)
 	switch {
@@ -256,5 +295,5 @@ func checkURL(s string) (*url.URL, error) {
 	case u.Fragment != "":
 		return nil, errors.New("must not have a #fragment")
 	}
-	return u, refuseHost(u)
+	return u, nil
 }

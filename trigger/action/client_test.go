@@ -22,19 +22,19 @@ func TestMetadataAddressesAreRefused(t *testing.T) {
 		"100.100.100.200", "168.63.129.16", "192.0.0.192", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]",
 	} {
 		began := time.Now()
-		_, err := newCall(NewClient(), http.MethodGet, "http://"+host+"/latest/meta-data/", "x").do(t.Context())
+		_, err := newCall(aClient(), http.MethodGet, "http://"+host+"/latest/meta-data/", "x").do(t.Context())
 		if _, again := trigger.Retryable(err); err == nil || again || !strings.Contains(err.Error(), "metadata") {
 			t.Errorf("%s: %v", host, err)
 		}
 		if time.Since(began) > time.Second {
 			t.Errorf("%s was dialled", host)
 		}
-		if _, err := checkURL("http://" + host + "/"); err == nil {
+		if _, err := aClient().checkURL("http://" + host + "/"); err == nil {
 			t.Errorf("%s is not refused while loading", host)
 		}
 	}
 	for _, addr := range []string{"127.0.0.1", "::1", "10.0.0.1", "192.168.1.1", "172.16.0.1", "100.64.0.1", "fd12::1", "8.8.8.8", "64:ff9b::808:808"} {
-		if err := refuse(netip.MustParseAddr(addr)); err != nil {
+		if err := aClient().refuse(netip.MustParseAddr(addr)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -43,7 +43,7 @@ func TestMetadataAddressesAreRefused(t *testing.T) {
 // A name is checked by what it resolves to at the moment of the connection.
 func TestNamesOfMetadataAddressesAreRefused(t *testing.T) {
 	fakeDNS(t, netip.MustParseAddr("169.254.169.254"))
-	_, err := newCall(NewClient(), http.MethodGet, "http://innocent.test/", "x").do(t.Context())
+	_, err := newCall(aClient(), http.MethodGet, "http://innocent.test/", "x").do(t.Context())
 	if _, again := trigger.Retryable(err); err == nil || again || !strings.Contains(err.Error(), "169.254.169.254 is a link-local") {
 		t.Error(err)
 	}
@@ -89,7 +89,7 @@ func fakeDNS(t *testing.T, addr netip.Addr) {
 func TestProxyDoesNotHideMetadataAddresses(t *testing.T) {
 	req := httptest.NewRequest(http.MethodGet, "http://169.254.169.254/", nil)
 	var refused *refusedError
-	if _, err := proxy(req); !errors.As(err, &refused) {
+	if _, err := aClient().proxyFor(req); !errors.As(err, &refused) {
 		t.Error(err)
 	}
 }
@@ -118,8 +118,7 @@ func TestRedirects(t *testing.T) {
 	plain, tls = httptest.NewServer(handler), httptest.NewTLSServer(handler)
 	defer plain.Close()
 	defer tls.Close()
-	client := NewClient()
-	client.Transport.(*http.Transport).TLSClientConfig = tls.Client().Transport.(*http.Transport).TLSClientConfig
+	client := aClient().with(func(w *way) { w.tls = tls.Client().Transport.(*http.Transport).TLSClientConfig })
 
 	for _, c := range []struct {
 		method, url string
@@ -159,7 +158,7 @@ func TestBodiesAreBounded(t *testing.T) {
 			}
 		}
 	})
-	got, err := newCall(NewClient(), http.MethodGet, server, "x").do(t.Context())
+	got, err := newCall(aClient(), http.MethodGet, server, "x").do(t.Context())
 	if err != nil || len(got.body) != bodyLimit {
 		t.Errorf("%d bytes, %v", len(got.body), err)
 	}
@@ -173,7 +172,7 @@ func TestUntrustedCertificateSendsNothing(t *testing.T) {
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()
 	defer server.Close()
-	_, err := newCall(NewClient(), http.MethodPost, server.URL, "x").do(t.Context())
+	_, err := newCall(aClient(), http.MethodPost, server.URL, "x").do(t.Context())
 	if _, again := trigger.Retryable(err); !again || !strings.Contains(err.Error(), "certificate") {
 		t.Error(err)
 	}

@@ -90,7 +90,7 @@ func noSecret(t *testing.T, where, text string) {
 // httpKind is a kind of action that calls something over HTTP.
 type httpKind struct {
 	name     string
-	build    func(client *http.Client) trigger.Builder
+	build    func(client *Client) trigger.Builder
 	spec     func(server string) string
 	harmless bool
 	missing  []string // fields that are named when nothing is given
@@ -118,7 +118,7 @@ func httpKinds() []httpKind {
 		},
 		{
 			name: "dockerhub_callback", harmless: true, missing: []string{"url: is missing"},
-			build: func(client *http.Client) trigger.Builder {
+			build: func(client *Client) trigger.Builder {
 				return DockerHubCallback(client, func(context.Context, int64) ([]trigger.State, error) {
 					return []trigger.State{trigger.Succeeded}, nil
 				})
@@ -128,11 +128,22 @@ func httpKinds() []httpKind {
 	}
 }
 
+// aClient is the real client with nothing configured.
+func aClient() *Client {
+	client, err := NewClient(Outbound{})
+	if err != nil {
+		panic(err)
+	}
+	return client
+}
+
 // clientTo is the real client, with Docker Hub at the given server.
-func clientTo(server string) *http.Client {
-	client := NewClient()
-	client.Transport.(*http.Transport).DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(server, "http://"))
+func clientTo(server string) *Client {
+	client := aClient()
+	for _, c := range []*http.Client{client.asks, client.does} {
+		c.Transport.(*http.Transport).DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(server, "http://"))
+		}
 	}
 	return client
 }
@@ -340,7 +351,7 @@ func (k httpKind) redirects(t *testing.T) {
 }
 
 func (k httpKind) specification(t *testing.T) {
-	b := k.build(NewClient())
+	b := k.build(aClient())
 	spec := k.spec("https://ci.example.com")
 	if _, err := build(b, spec); err != nil {
 		t.Fatal(err)
@@ -376,7 +387,7 @@ func TestSecretGoesAway(t *testing.T) {
 		if !strings.Contains(spec, "PLANTED") {
 			continue
 		}
-		a := mustBuild(t, k.build(NewClient()), spec)
+		a := mustBuild(t, k.build(aClient()), spec)
 		t.Setenv("PLANTED_TOKEN", "")
 		t.Setenv("PLANTED_HEADER", "")
 		err := a.Do(t.Context(), aRun, io.Discard)

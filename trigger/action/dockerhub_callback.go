@@ -18,14 +18,14 @@ type dockerHubSpec struct {
 }
 
 type dockerHubCallback struct {
-	client   *http.Client
+	client   *Client
 	url      string
 	outcomes func(ctx context.Context, eventID int64) ([]trigger.State, error)
 }
 
 // DockerHubCallback builds actions that answer the callback of a Docker Hub
 // webhook. outcomes gives how the event's other runs ended.
-func DockerHubCallback(client *http.Client, outcomes func(ctx context.Context, eventID int64) ([]trigger.State, error)) trigger.Builder {
+func DockerHubCallback(client *Client, outcomes func(ctx context.Context, eventID int64) ([]trigger.State, error)) trigger.Builder {
 	return func(decode func(any) error) (trigger.Action, error) {
 		var spec dockerHubSpec
 		if err := decode(&spec); err != nil {

@@ -46,7 +46,7 @@ func TestDockerHubVerdict(t *testing.T) {
 }
 
 func TestDockerHubHosts(t *testing.T) {
-	b := DockerHubCallback(NewClient(), nil)
+	b := DockerHubCallback(aClient(), nil)
 	for _, address := range []string{
 		"http://registry.hub.docker.com/u/x", "https://registry.hub.docker.com.example.com/u/x", "https://example.com/registry.hub.docker.com",
 		"https://registry.hub.docker.com:8443/u/x", "https://registry.hub.docker.com:443@example.com/", "https://a@hub.docker.com/u/x",

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,8 +25,8 @@ const (
 	githubPause        = time.Minute // after a secondary rate limit that names no time
 )
 
-// githubSpec starts GitHub Actions: every workflow that listens for an event,
-// or one workflow.
+// githubSpec does one of four things: starts every workflow that listens for an
+// event, starts one workflow, records a deployment, or reports a commit status.
 type githubSpec struct {
 	Repository    string            `yaml:"repository"`
 	EventType     string            `yaml:"event_type"`     // of repository_dispatch
@@ -36,27 +34,38 @@ type githubSpec struct {
 	Workflow      string            `yaml:"workflow"`       // file name or id, of workflow_dispatch
 	Ref           string            `yaml:"ref"`
 	Inputs        map[string]string `yaml:"inputs"`
+	Correlation   string            `yaml:"correlation"` // an input that the workflow has in its run-name
+	Wait          waitSpec          `yaml:"wait"`        // for the end of the workflow's run
+	Deployment    *githubDeployment `yaml:"deployment"`
+	Status        *githubStatus     `yaml:"status"`
 	Token         secret.Ref        `yaml:"token"`
+	App           *githubApp        `yaml:"app"`
 	APIURL        string            `yaml:"api_url"` // https://HOST/api/v3 for Enterprise Server
 }
 
 type github struct {
-	client *http.Client
+	client *Client
 	spec   githubSpec
+	shared *githubShared
 }
 
-// GitHub builds actions that start GitHub Actions.
-func GitHub(client *http.Client) trigger.Builder {
+// GitHub builds actions that start GitHub Actions, or tell GitHub of deploys.
+func GitHub(client *Client) trigger.Builder {
+	shared := &githubShared{}
 	return func(decode func(any) error) (trigger.Action, error) {
 		spec := githubSpec{APIURL: githubAPI}
 		if err := decode(&spec); err != nil {
 			return nil, err
 		}
 		spec.APIURL = strings.TrimRight(spec.APIURL, "/")
-		if err := errors.Join(spec.check(), present("token", spec.Token)); err != nil {
+		_, err := client.checkURL(spec.APIURL)
+		if err != nil {
+			err = trigger.Field("api_url", "%w", err)
+		}
+		if err := errors.Join(err, spec.check(), present("token", spec.Token), spec.App.check()); err != nil {
 			return nil, err
 		}
-		return &github{client, spec}, nil
+		return &github{client, spec, shared}, nil
 	}
 }
 
@@ -71,44 +80,29 @@ func (s githubSpec) check() error {
 	if !githubRepository.MatchString(s.Repository) {
 		fault("repository", "must be owner/name, not %q", s.Repository)
 	}
-	if s.Token.IsZero() {
-		fault("token", "is missing: {env: NAME} or {file: PATH}")
+	switch {
+	case s.Token.IsZero() && s.App == nil:
+		fault("token", "is missing: {env: NAME} or {file: PATH}, or give app")
+	case !s.Token.IsZero() && s.App != nil:
+		fault("token", "there is an app too; give one of them")
 	}
-	if u, err := checkURL(s.APIURL); err != nil {
-		fault("api_url", "%w", err)
-	} else if u.RawQuery != "" {
+	if strings.Contains(s.APIURL, "?") {
 		fault("api_url", "must not have a query")
 	}
-	switch {
-	case s.EventType == "" && s.Workflow == "":
-		fault("event_type", "is missing: give event_type, or workflow and ref")
-	case s.EventType != "" && s.Workflow != "":
-		fault("workflow", "there is an event_type too; give one of them")
-	case s.EventType != "":
-		if len([]rune(s.EventType)) > githubEventType {
-			fault("event_type", "must have at most %d characters", githubEventType)
-		}
-		if len(s.ClientPayload) > githubPayloadKeys {
-			fault("client_payload", "has %d top-level keys, GitHub takes at most %d; put some below one key", len(s.ClientPayload), githubPayloadKeys)
-		}
-		if s.Ref != "" || s.Inputs != nil {
-			fault("event_type", "ref and inputs belong to workflow; an event carries client_payload")
-		}
-	default:
-		if !githubWorkflow.MatchString(s.Workflow) {
-			fault("workflow", "must be the file's name without a path, as in deploy.yml, or its id, not %q", s.Workflow)
-		}
-		if s.Ref == "" {
-			fault("ref", "is missing: the branch or tag whose workflow is run")
-		}
-		if len(s.Inputs) > githubInputs {
-			fault("inputs", "has %d keys, GitHub takes at most %d", len(s.Inputs), githubInputs)
-		}
-		if s.ClientPayload != nil {
-			fault("client_payload", "belongs to event_type; a workflow takes inputs")
+	given := 0
+	for _, is := range []bool{s.EventType != "", s.Workflow != "", s.Deployment != nil, s.Status != nil} {
+		if is {
+			given++
 		}
 	}
-	if body, err := s.body(trigger.Run{}); err != nil {
+	switch {
+	case given == 0:
+		fault("event_type", "is missing: give event_type, workflow and ref, deployment, or status")
+	case given > 1:
+		errs = append(errs, errors.New("event_type, workflow, deployment and status are four things to do: give one of them"))
+	}
+	errs = append(errs, s.checkEvent(), s.checkWorkflow(), s.Deployment.check(), s.Status.check())
+	if body, err := json.Marshal([]any{s.ClientPayload, s.Inputs}); err != nil {
 		fault("client_payload", "cannot be written as JSON: %w", err)
 	} else if len(body) > githubPayloadBytes {
 		errs = append(errs, fmt.Errorf("what is sent has %d bytes, GitHub takes at most %d", len(body), githubPayloadBytes))
@@ -116,109 +110,85 @@ func (s githubSpec) check() error {
 	return errors.Join(errs...)
 }
 
+func (s githubSpec) checkEvent() error {
+	var errs []error
+	fault := func(field, format string, args ...any) { errs = append(errs, trigger.Field(field, format, args...)) }
+	if len([]rune(s.EventType)) > githubEventType {
+		fault("event_type", "must have at most %d characters", githubEventType)
+	}
+	if len(s.ClientPayload) > githubPayloadKeys {
+		fault("client_payload", "has %d top-level keys, GitHub takes at most %d; put some below one key", len(s.ClientPayload), githubPayloadKeys)
+	}
+	if s.ClientPayload != nil && s.EventType == "" {
+		fault("client_payload", "belongs to event_type; a workflow takes inputs")
+	}
+	return errors.Join(errs...)
+}
+
+func (s githubSpec) checkWorkflow() error {
+	errs := []error{checkWait(s.Wait)}
+	fault := func(field, format string, args ...any) { errs = append(errs, trigger.Field(field, format, args...)) }
+	if s.Workflow == "" {
+		if s.Ref != "" || s.Inputs != nil || s.Wait != nil || s.Correlation != "" {
+			fault("workflow", "is missing: ref, inputs, correlation and wait belong to it")
+		}
+		return errors.Join(errs...)
+	}
+	if !githubWorkflow.MatchString(s.Workflow) {
+		fault("workflow", "must be the file's name without a path, as in deploy.yml, or its id, not %q", s.Workflow)
+	}
+	if s.Ref == "" {
+		fault("ref", "is missing: the branch or tag whose workflow is run")
+	}
+	if len(s.Inputs) > githubInputs {
+		fault("inputs", "has %d keys, GitHub takes at most %d", len(s.Inputs), githubInputs)
+	}
+	if _, taken := s.Inputs[s.Correlation]; taken {
+		fault("correlation", "%s is in inputs too; dockbell sets it", s.Correlation)
+	}
+	if s.Wait != nil && s.Correlation == "" && s.APIURL != githubAPI {
+		fault("correlation", "is missing: Enterprise Server does not say which run it has started, so that wait needs the name of an input that the workflow has in its run-name")
+	}
+	return errors.Join(errs...)
+}
+
 // Target is the repository and what is started there.
 func (a *github) Target() string {
-	if a.spec.Workflow != "" {
-		return "github " + a.spec.Repository + " workflow " + a.spec.Workflow + "@" + a.spec.Ref
+	name := "github " + a.spec.Repository
+	switch s := a.spec; {
+	case s.Status != nil:
+		return name + " status " + s.Status.Context
+	case s.Deployment != nil:
+		return name + " deployment to " + s.Deployment.Environment
+	case s.Workflow != "":
+		return name + " workflow " + s.Workflow + "@" + s.Ref
 	}
-	return "github " + a.spec.Repository + " event " + a.spec.EventType
+	return name + " event " + a.spec.EventType
 }
 
-// Do dispatches once. GitHub does not tell repeats apart, so what may have
-// happened is not repeated.
+// Do does once what the specification names.
 func (a *github) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
-	token, err := a.spec.Token.Read()
-	if err != nil {
-		return trigger.Retry(err) // nothing was sent
+	switch {
+	case a.spec.Status != nil:
+		return a.report(ctx, log)
+	case a.spec.Deployment != nil:
+		return a.deploy(ctx, run, log)
+	case a.spec.Workflow != "":
+		return a.workflow(ctx, run, log)
 	}
-	address := a.spec.APIURL + "/repos/" + a.spec.Repository + "/dispatches"
-	if a.spec.Workflow != "" {
-		address = a.spec.APIURL + "/repos/" + a.spec.Repository + "/actions/workflows/" + url.PathEscape(a.spec.Workflow) + "/dispatches"
-	}
-	c := newCall(a.client, http.MethodPost, address, address)
-	if c.body, err = a.spec.body(run); err != nil {
-		return err
-	}
-	c.secrets = append(c.secrets, token)
-	c.header.Set("Accept", "application/vnd.github+json")
-	c.header.Set("X-GitHub-Api-Version", "2022-11-28")
-	c.header.Set("Authorization", "Bearer "+token)
-	c.header.Set("Content-Type", "application/json")
-	got, err := c.do(ctx)
-	if err != nil {
-		return err
-	}
-	if after, ok := got.rateLimit(time.Now()); ok {
-		return &trigger.RetryError{Err: got.words("GitHub's rate limit is used up"), After: after}
-	}
-	if err := got.checkStatus(a.advice(got.status)); err != nil {
-		return err
-	}
-	var started struct {
-		URL string `json:"html_url"`
-	}
-	if json.Unmarshal(got.body, &started) == nil && started.URL != "" {
-		fmt.Fprintln(log, c.hide("GitHub started "+oneLine(showURL(started.URL))))
-	} else {
-		fmt.Fprintln(log, c.hide(got.String()))
-	}
-	return nil
-}
-
-func (s githubSpec) body(run trigger.Run) ([]byte, error) {
-	if s.Workflow != "" {
-		body := map[string]any{"ref": s.Ref}
-		if s.Inputs != nil {
-			body["inputs"] = s.Inputs
-		}
-		if s.APIURL == githubAPI {
-			body["return_run_details"] = true // older Enterprise Servers do not know it
-		}
-		return json.Marshal(body)
-	}
-	payload := s.ClientPayload
+	payload := a.spec.ClientPayload
 	if payload == nil {
-		e := run.Event
-		payload = map[string]any{
-			"image": e.Image.String(), "registry": e.Registry, "repository": e.Repository,
-			"tag": e.Tag, "digest": e.Digest, "run": strconv.FormatInt(run.ID, 10),
-		}
+		payload = pushed(run)
 	}
-	return json.Marshal(map[string]any{"event_type": s.EventType, "client_payload": payload})
-}
-
-// rateLimit reports whether GitHub refused for one of its limits, and how
-// long it wants to be left alone, as its documentation orders the signs.
-func (a *answer) rateLimit(now time.Time) (time.Duration, bool) {
-	if a.status != http.StatusForbidden && a.status != http.StatusTooManyRequests {
-		return 0, false
+	// GitHub does not tell repeats apart, so what may have happened is not
+	// repeated.
+	got, err := a.send(ctx, http.MethodPost, "/dispatches", map[string]any{"event_type": a.spec.EventType, "client_payload": payload}, nil)
+	if err != nil {
+		return err
 	}
-	if after := retryAfter(a.header.Get("Retry-After"), now); after > 0 {
-		return after, true
+	if err := got.checkStatus(a.advice(got.status, "Contents")); err != nil {
+		return err
 	}
-	if a.header.Get("X-RateLimit-Remaining") == "0" {
-		reset, _ := strconv.ParseInt(a.header.Get("X-RateLimit-Reset"), 10, 64)
-		return min(max(time.Unix(reset, 0).Sub(now), time.Second), retryAfterLimit), true
-	}
-	limited := a.status == http.StatusTooManyRequests || strings.Contains(strings.ToLower(string(a.body)), "rate limit")
-	return githubPause, limited
-}
-
-// advice says what to do about an answer other than success.
-func (a *github) advice(status int) string {
-	permission := "Contents: write (classic tokens: the scope repo)"
-	if a.spec.Workflow != "" {
-		permission = "Actions: write (classic tokens: the scope repo)"
-	}
-	switch status {
-	case http.StatusUnauthorized:
-		return "the token is wrong or has expired"
-	case http.StatusForbidden:
-		return "the token may not do this: it needs " + permission + " for the repository, and an organisation may have to approve it"
-	case http.StatusNotFound:
-		return "there is no such repository or workflow, or the token may not see it: it needs " + permission
-	case http.StatusUnprocessableEntity:
-		return "GitHub does not accept what was sent: does the ref exist, has the workflow on it a workflow_dispatch trigger, and does it declare these inputs?"
-	}
-	return ""
+	fmt.Fprintln(log, got.call.hide(got.String()))
+	return nil
 }

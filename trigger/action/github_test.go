@@ -168,7 +168,7 @@ func TestGitHub(t *testing.T) {
 	} {
 		f, api := newFakeGitHub(t)
 		var log strings.Builder
-		err := mustBuild(t, GitHub(NewClient()), strings.ReplaceAll(c.spec, "API", api)).Do(t.Context(), aRun, &log)
+		err := mustBuild(t, GitHub(aClient()), strings.ReplaceAll(c.spec, "API", api)).Do(t.Context(), aRun, &log)
 		if got := strings.Join(f.dispatch, ","); got != c.dispatch {
 			t.Errorf("%s: dispatched %s, want %s", c.spec, got, c.dispatch)
 		}
@@ -195,7 +195,7 @@ func TestGitHub(t *testing.T) {
 func TestGitHubRunDetails(t *testing.T) {
 	f, api := newFakeGitHub(t)
 	var log strings.Builder
-	a := mustBuild(t, GitHub(NewClient()), "{repository: shop/deploy, workflow: deploy.yml, ref: main, token: {env: GH_TOKEN}}").(*github)
+	a := mustBuild(t, GitHub(aClient()), "{repository: shop/deploy, workflow: deploy.yml, ref: main, token: {env: GH_TOKEN}}").(*github)
 	a.client.Transport = elsewhere(strings.TrimSuffix(strings.TrimPrefix(api, "http://"), "/api/v3"))
 	if err := a.Do(t.Context(), aRun, &log); err != nil {
 		t.Fatal(err)
@@ -240,7 +240,7 @@ func TestGitHubRateLimits(t *testing.T) {
 			fmt.Fprintf(w, `{"message":%q}`, c.body)
 			return true
 		}
-		err := mustBuild(t, GitHub(NewClient()), "{repository: shop/deploy, event_type: x, token: {env: GH_TOKEN}, api_url: "+api+"}").Do(t.Context(), aRun, io.Discard)
+		err := mustBuild(t, GitHub(aClient()), "{repository: shop/deploy, event_type: x, token: {env: GH_TOKEN}, api_url: "+api+"}").Do(t.Context(), aRun, io.Discard)
 		after, again := trigger.Retryable(err)
 		if !again || after < c.from || after > c.to {
 			t.Errorf("%s: repeatable %t after %s: %v", c.name, again, after, err)
@@ -276,7 +276,7 @@ func TestGitHubSpecification(t *testing.T) {
 		"{workflow: d.yml, ref: m, inputs: {a: " + strings.Repeat("x", 65536) + "}" + rest: "GitHub takes at most 65536",
 		"{event_type: x, api_url: ftp://x" + rest:                                          "api_url: must begin with",
 	} {
-		_, err := build(GitHub(NewClient()), spec)
+		_, err := build(GitHub(aClient()), spec)
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.100s: %v, want %q", spec, err, want)
 		}
@@ -286,7 +286,7 @@ func TestGitHubSpecification(t *testing.T) {
 		"{workflow: d.yaml, ref: m, inputs: " + keys(25) + rest,
 		"{event_type: x, repository: shop/.github, token: {env: GH_TOKEN}}",
 	} {
-		if _, err := build(GitHub(NewClient()), spec); err != nil {
+		if _, err := build(GitHub(aClient()), spec); err != nil {
 			t.Error(err)
 		}
 	}

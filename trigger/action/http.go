@@ -2,6 +2,7 @@ package action
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,47 +19,61 @@ import (
 
 // httpSpec calls a URL.
 type httpSpec struct {
-	URL     value            `yaml:"url"` // a secret when the address itself is one, as of chat hooks
-	Method  string           `yaml:"method"`
-	Headers map[string]value `yaml:"headers"`
-	Body    string           `yaml:"body"`
-	JSON    any              `yaml:"json"`    // written as JSON, so that no value can break out of its place
-	Expect  []string         `yaml:"expect"`  // statuses of success: 200, "2xx"
-	RetryOn []int            `yaml:"retryOn"` // statuses after which a repeat is safe, beside those that always say so
+	URL        value            `yaml:"url"` // a secret when the address itself is one, as of chat hooks
+	Method     string           `yaml:"method"`
+	Headers    map[string]value `yaml:"headers"`
+	Body       string           `yaml:"body"`
+	JSON       any              `yaml:"json"`       // written as JSON, so that no value can break out of its place
+	Sign       *signSpec        `yaml:"sign"`       // so that the receiver knows who calls
+	Expect     []string         `yaml:"expect"`     // statuses of success: 200, "2xx"
+	RetryOn    []int            `yaml:"retryOn"`    // statuses after which a repeat is safe, beside those that always say so
+	Repeatable bool             `yaml:"repeatable"` // the receiver takes a second call for what it is
+	TLS        tlsSpec          `yaml:"tls"`
+	Proxy      value            `yaml:"proxy"` // instead of that of `outbound`
+}
+
+// tlsSpec names the files, in PEM form, with which dockbell shows who it is and
+// knows the other side.
+type tlsSpec struct {
+	Cert string `yaml:"cert"`
+	Key  string `yaml:"key"`
+	CA   string `yaml:"ca"`
 }
 
 type httpAction struct {
-	client *http.Client
+	client *Client
 	spec   httpSpec
 	body   []byte
 	shown  string
 }
 
 // HTTP builds actions that call a URL.
-func HTTP(client *http.Client) trigger.Builder {
+func HTTP(client *Client) trigger.Builder {
 	return func(decode func(any) error) (trigger.Action, error) {
 		spec := httpSpec{Method: http.MethodPost, Expect: []string{"2xx"}}
 		if err := decode(&spec); err != nil {
 			return nil, err
 		}
 		a := &httpAction{client: client, spec: spec, body: []byte(spec.Body), shown: spec.URL.ref.String()}
-		var jsonErr error
+		var errs []error
 		if spec.JSON != nil {
-			if a.body, jsonErr = json.Marshal(spec.JSON); jsonErr != nil {
-				jsonErr = trigger.Field("json", "cannot be written as JSON: %w", jsonErr)
+			var err error
+			if a.body, err = json.Marshal(spec.JSON); err != nil {
+				errs = append(errs, trigger.Field("json", "cannot be written as JSON: %w", err))
 			}
 		}
-		address, urlErr := spec.URL.read()
-		if urlErr == nil {
-			_, urlErr = checkURL(address)
+		address, err := spec.URL.read()
+		if err == nil {
+			_, err = client.checkURL(address)
 		}
-		if urlErr != nil {
-			urlErr = trigger.Field("url", "%w", urlErr)
+		if err != nil {
+			errs = append(errs, trigger.Field("url", "%w", err))
 		}
 		if !spec.URL.isSecret() {
 			a.shown = showURL(address)
 		}
-		if err := errors.Join(urlErr, jsonErr, spec.check()); err != nil {
+		a.client, err = spec.client(client)
+		if err := errors.Join(append(errs, err, spec.check(), spec.Sign.check())...); err != nil {
 			return nil, err
 		}
 		return a, nil
@@ -66,7 +81,8 @@ func HTTP(client *http.Client) trigger.Builder {
 }
 
 var (
-	methods      = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	methodName   = regexp.MustCompile(`^[A-Z][A-Z-]{1,19}$`)
+	notMethods   = []string{http.MethodConnect, http.MethodTrace}
 	ownHeaders   = []string{"Connection", "Content-Length", "Host", "Transfer-Encoding"}
 	headerName   = regexp.MustCompile("^[A-Za-z0-9!#$%&'*+.^_`|~-]+$")
 	headerText   = regexp.MustCompile(`^[^\x00-\x08\x0a-\x1f\x7f]*$`)
@@ -76,8 +92,8 @@ var (
 func (s httpSpec) check() error {
 	var errs []error
 	fault := func(field, format string, args ...any) { errs = append(errs, trigger.Field(field, format, args...)) }
-	if !slices.Contains(methods, s.Method) {
-		fault("method", "must be one of %s, not %q", strings.Join(methods, ", "), s.Method)
+	if !methodName.MatchString(s.Method) || slices.Contains(notMethods, s.Method) {
+		fault("method", "must be a method as GET or POST, in capitals, not %q", s.Method)
 	}
 	if s.JSON != nil && s.Body != "" {
 		fault("json", "there is a body too; give one of them")
@@ -86,6 +102,9 @@ func (s httpSpec) check() error {
 		if s.JSON != nil || s.Body != "" {
 			fault("method", "a %s has no body", s.Method)
 		}
+	}
+	if s.bodyIsJSON() {
+		fault("body", `is JSON: write it below json, as in json: {tag: "{{.Tag}}"}, where no value can break out of its string`)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Headers)) {
 		text, err := s.Headers[name].read()
@@ -116,6 +135,57 @@ func (s httpSpec) check() error {
 	return errors.Join(errs...)
 }
 
+// bodyIsJSON reports whether the body is a JSON document, by what its type says
+// or, where nothing is said of that, by its looks.
+func (s httpSpec) bodyIsJSON() bool {
+	if s.Body == "" {
+		return false
+	}
+	for name, v := range s.Headers {
+		if strings.EqualFold(name, "Content-Type") {
+			kind, _, _ := strings.Cut(strings.ToLower(v.text), ";")
+			return strings.HasSuffix(kind, "/json") || strings.HasSuffix(kind, "+json")
+		}
+	}
+	return strings.ContainsAny(s.Body[:1], "{[ \n") && json.Valid([]byte(s.Body))
+}
+
+// client is the one that everything is called with, unless the action goes a
+// way of its own. Files are read anew for each try: they are rotated.
+func (s httpSpec) client(common *Client) (*Client, error) {
+	if s.TLS == (tlsSpec{}) && s.Proxy == (value{}) {
+		return common, nil
+	}
+	var errs [3]error
+	var cert tls.Certificate
+	switch {
+	case (s.TLS.Cert == "") != (s.TLS.Key == ""):
+		errs[0] = trigger.Field("tls", "needs cert and key, two files")
+	case s.TLS.Cert != "":
+		if cert, errs[0] = tls.LoadX509KeyPair(s.TLS.Cert, s.TLS.Key); errs[0] != nil {
+			errs[0] = trigger.Field("tls", "%w", trigger.Retry(errs[0]))
+		}
+	}
+	trusted, err := trust("tls.ca", s.TLS.CA)
+	errs[1] = err
+	proxy, err := proxyOf(s.Proxy)
+	errs[2] = err
+	if err := errors.Join(errs[:]...); err != nil {
+		return nil, err
+	}
+	return common.with(func(w *way) {
+		if s.TLS.Cert != "" {
+			w.tls.Certificates = []tls.Certificate{cert}
+		}
+		if s.TLS.CA != "" {
+			w.tls.RootCAs = trusted.RootCAs
+		}
+		if s.Proxy != (value{}) {
+			w.proxy = proxy
+		}
+	}), nil
+}
+
 // Target names the URL without what may be secret in it.
 func (a *httpAction) Target() string { return a.spec.Method + " " + a.shown }
 
@@ -131,7 +201,10 @@ func (a *httpAction) Do(ctx context.Context, run trigger.Run, log io.Writer) err
 	case err != nil:
 		return err
 	case a.expects(got.status):
-		fmt.Fprintln(log, c.hide(strings.TrimSpace(got.String()+" "+got.excerpt())))
+		fmt.Fprintln(log, c.hide(got.String()))
+		if says := got.text(); says != "" {
+			fmt.Fprintln(log, says)
+		}
 		return nil
 	case slices.Contains(a.spec.RetryOn, got.status):
 		return got.retry(got.words())
@@ -146,7 +219,9 @@ func (a *httpAction) call(run trigger.Run) (*call, error) {
 	}
 	c := newCall(a.client, a.spec.Method, address, a.shown)
 	c.body = a.body
-	c.header.Set("Idempotency-Key", "dockbell-"+strconv.FormatInt(run.ID, 10))
+	c.harmless = c.harmless || a.spec.Repeatable
+	key := "dockbell-" + strconv.FormatInt(run.ID, 10)
+	c.header.Set("Idempotency-Key", key)
 	if a.spec.JSON != nil {
 		c.header.Set("Content-Type", "application/json")
 	}
@@ -160,7 +235,7 @@ func (a *httpAction) call(run trigger.Run) (*call, error) {
 		}
 		c.header.Set(name, text)
 	}
-	return c, nil
+	return c, a.spec.Sign.sign(c, key)
 }
 
 func (a *httpAction) expects(status int) bool {

@@ -33,7 +33,7 @@ func TestHTTPRequest(t *testing.T) {
 		{`{url: SERVER/x, json: [1], headers: {content-type: application/vnd.x+json}}`, "POST SERVER/x", "POST", "/x", "application/vnd.x+json", "[1]"},
 		{`{url: {env: PLANTED_URL}}`, "POST <secret env PLANTED_URL>", "POST", plantedHub, "", ""},
 	} {
-		a := mustBuild(t, HTTP(NewClient()), strings.ReplaceAll(c.spec, "SERVER", server))
+		a := mustBuild(t, HTTP(aClient()), strings.ReplaceAll(c.spec, "SERVER", server))
 		if want := strings.ReplaceAll(c.target, "SERVER", server); a.Target() != want {
 			t.Errorf("target %q, want %q", a.Target(), want)
 		}
@@ -59,7 +59,7 @@ func TestHTTPSecretHeader(t *testing.T) {
 			t.Errorf("X-Token is %q", got)
 		}
 	})
-	a := mustBuild(t, HTTP(NewClient()), "{url: "+server+", headers: {X-Token: {env: PLANTED_TOKEN}}}")
+	a := mustBuild(t, HTTP(aClient()), "{url: "+server+", headers: {X-Token: {env: PLANTED_TOKEN}}}")
 	if err := a.Do(t.Context(), aRun, io.Discard); err != nil {
 		t.Error(err)
 	}
@@ -69,7 +69,7 @@ func TestHTTPSecretHeader(t *testing.T) {
 func TestHTTPSecretURL(t *testing.T) {
 	for _, address := range []string{"http://127.0.0.1:1" + plantedHub, "http://127.0.0.1:1/?key=" + plantedQuery, "http://%zz/" + plantedQuery, "ftp://x" + plantedHub} {
 		t.Setenv("PLANTED_URL", address)
-		a, err := build(HTTP(NewClient()), "{url: {env: PLANTED_URL}}")
+		a, err := build(HTTP(aClient()), "{url: {env: PLANTED_URL}}")
 		if err == nil {
 			err = a.Do(t.Context(), aRun, io.Discard)
 		}
@@ -98,7 +98,7 @@ func TestHTTPStatuses(t *testing.T) {
 			w.Header().Set("Retry-After", "3")
 			w.WriteHeader(c.status)
 		})
-		err := mustBuild(t, HTTP(NewClient()), "{url: "+server+", "+c.spec+"}").Do(t.Context(), aRun, io.Discard)
+		err := mustBuild(t, HTTP(aClient()), "{url: "+server+", "+c.spec+"}").Do(t.Context(), aRun, io.Discard)
 		if c.want == "" {
 			if err != nil {
 				t.Errorf("%s, %d: %v", c.spec, c.status, err)
@@ -131,11 +131,11 @@ func TestHTTPSpecification(t *testing.T) {
 		"{url: 'https://x', retryOn: [200]}":                     "retryOn: must hold statuses",
 		"{url: 'https://x', headers: {A: {env: ABSENT_HEADER}}}": "headers.A: environment variable ABSENT_HEADER is not set",
 	} {
-		if _, err := build(HTTP(NewClient()), spec); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := build(HTTP(aClient()), spec); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", spec, err, want)
 		}
 	}
-	_, err := build(HTTP(NewClient()), "{url: x, method: post, expect: [ok]}")
+	_, err := build(HTTP(aClient()), "{url: x, method: post, expect: [ok]}")
 	if err == nil || strings.Count(err.Error(), "\n") != 2 {
 		t.Errorf("not all faults are reported at once: %v", err)
 	}

@@ -10,65 +10,96 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/secret"
 )
 
-// jenkinsSpec starts a Jenkins job.
+// jenkinsSpec starts a Jenkins job, or with webhookToken whatever jobs listen to
+// the Generic Webhook Trigger plugin.
 type jenkinsSpec struct {
-	URL        string            `yaml:"url"`        // of the job, as the browser shows it
-	Parameters map[string]string `yaml:"parameters"` // {} starts a job with its defaults
-	User       string            `yaml:"user"`
-	Token      secret.Ref        `yaml:"token"`    // the user's API token
-	JobToken   secret.Ref        `yaml:"jobToken"` // of "Trigger builds remotely"
+	URL           string            `yaml:"url"`          // of the job, as the browser shows it; with webhookToken of Jenkins
+	Parameters    map[string]string `yaml:"parameters"`   // {} starts a job with its defaults
+	RunParameter  string            `yaml:"runParameter"` // a parameter of the job that says which run started it
+	User          string            `yaml:"user"`
+	Token         secret.Ref        `yaml:"token"`         // the user's API token
+	JobToken      secret.Ref        `yaml:"jobToken"`      // of "Trigger builds remotely"
+	WebhookToken  secret.Ref        `yaml:"webhookToken"`  // of the Generic Webhook Trigger
+	Wait          waitSpec          `yaml:"wait"`          // for the end of the build
+	AllowUnstable bool              `yaml:"allowUnstable"` // UNSTABLE is success too
 }
 
 type jenkins struct {
-	client *http.Client
+	client *Client
 	spec   jenkinsSpec
-	job    string // its URL without a final slash
+	job    string // its URL without a final slash; "" with webhookToken
 	root   string // of Jenkins
 }
 
 // Jenkins builds actions that start a Jenkins job.
-func Jenkins(client *http.Client) trigger.Builder {
+func Jenkins(client *Client) trigger.Builder {
 	return func(decode func(any) error) (trigger.Action, error) {
 		var spec jenkinsSpec
 		if err := decode(&spec); err != nil {
 			return nil, err
 		}
-		errs := []error{present("token", spec.Token), present("jobToken", spec.JobToken)}
-		job, root, err := jenkinsJob(spec.URL)
-		if err != nil {
-			errs = append(errs, trigger.Field("url", "%w", err))
-		}
+		a := &jenkins{client: client, spec: spec}
+		u, err := client.checkURL(spec.URL)
 		switch {
-		case spec.User != "" && spec.Token.IsZero():
-			errs = append(errs, trigger.Field("token", "is missing: the API token of user %s", spec.User))
-		case spec.User == "" && !spec.Token.IsZero():
-			errs = append(errs, trigger.Field("user", "is missing: an API token counts only with its user; the token of a job is jobToken"))
+		case err != nil:
+		case u.RawQuery != "" || u.ForceQuery:
+			err = errors.New("must not have a query; parameters and tokens have keys of their own")
+		case !spec.WebhookToken.IsZero():
+			a.root, err = jenkinsRoot(u)
+		default:
+			a.job, a.root, err = jenkinsJob(u)
 		}
-		if strings.Contains(spec.User, ":") {
-			errs = append(errs, trigger.Field("user", "must not hold a colon"))
+		if err != nil {
+			err = trigger.Field("url", "%w", err)
 		}
-		if err := errors.Join(errs...); err != nil {
+		if err := errors.Join(err, spec.check()); err != nil {
 			return nil, err
 		}
-		return &jenkins{client, spec, job, root}, nil
+		return a, nil
 	}
+}
+
+func (s jenkinsSpec) check() error {
+	errs := []error{present("token", s.Token), present("jobToken", s.JobToken), present("webhookToken", s.WebhookToken), checkWait(s.Wait)}
+	fault := func(field, format string, args ...any) { errs = append(errs, trigger.Field(field, format, args...)) }
+	switch {
+	case s.User != "" && s.Token.IsZero():
+		fault("token", "is missing: the API token of user %s", s.User)
+	case s.User == "" && !s.Token.IsZero():
+		fault("user", "is missing: an API token counts only with its user; the token of a job is jobToken")
+	}
+	if strings.Contains(s.User, ":") {
+		fault("user", "must not hold a colon")
+	}
+	if _, taken := s.Parameters[s.RunParameter]; taken {
+		fault("runParameter", "%s is in parameters too; dockbell sets it", s.RunParameter)
+	}
+	if s.RunParameter != "" && s.Parameters == nil {
+		fault("runParameter", "needs parameters: write parameters: {} for a job with no others")
+	}
+	if !s.WebhookToken.IsZero() && (!s.JobToken.IsZero() || s.RunParameter != "") {
+		fault("webhookToken", "starts jobs by itself: leave out jobToken and runParameter")
+	}
+	return errors.Join(errs...)
+}
+
+// jenkinsRoot is the URL of Jenkins without a final slash.
+func jenkinsRoot(u *url.URL) (string, error) {
+	if strings.Contains(u.EscapedPath()+"/", "/job/") || strings.HasSuffix(u.EscapedPath(), "/invoke") {
+		return "", errors.New("must be the URL of Jenkins, as in https://ci.example.com: the token says which jobs are started")
+	}
+	return strings.TrimRight(u.Scheme+"://"+u.Host+u.EscapedPath(), "/"), nil
 }
 
 // jenkinsJob takes the URL of a job apart: a path of job/NAME, in folders and
 // views too, below the root of Jenkins.
-func jenkinsJob(s string) (job, root string, err error) {
-	u, err := checkURL(s)
-	if err != nil {
-		return "", "", err
-	}
-	if u.RawQuery != "" || u.ForceQuery {
-		return "", "", errors.New("must not have a query; parameters and jobToken have keys of their own")
-	}
+func jenkinsJob(u *url.URL) (job, root string, err error) {
 	job = strings.TrimRight(u.Scheme+"://"+u.Host+u.EscapedPath(), "/")
 	segments := strings.Split(strings.Trim(u.EscapedPath(), "/"), "/")
 	first := 0
@@ -96,66 +127,118 @@ func jenkinsJob(s string) (job, root string, err error) {
 }
 
 // Target is the job.
-func (a *jenkins) Target() string { return a.job }
-
-// Do queues one build. An API token needs no crumb, so Jenkins is asked for
-// one only when it says that it wants one: for a password, or for nobody.
-func (a *jenkins) Do(ctx context.Context, _ trigger.Run, log io.Writer) error {
-	c, err := a.call()
-	if err != nil {
-		return trigger.Retry(err) // a secret that is not there; nothing was sent
+func (a *jenkins) Target() string {
+	if a.job == "" {
+		return a.root + " webhook"
 	}
+	return a.job
+}
+
+// Do queues one build and follows it: to its start, and with `wait` to its end.
+func (a *jenkins) Do(ctx context.Context, run trigger.Run, log io.Writer) error {
+	if b, ok := goesOn(run); ok {
+		return a.follow(ctx, b, log)
+	}
+	var item string
+	var err error
+	if run.Attempt > 1 && a.marks() {
+		if item, err = a.find(ctx, mark(run)); err != nil {
+			return err
+		}
+	}
+	if item == "" {
+		if item, err = a.start(ctx, run); err != nil {
+			return err
+		}
+	}
+	fmt.Fprintln(log, "Jenkins queued a build: "+item)
+	return a.follow(ctx, begun{item, time.Now()}, log)
+}
+
+// marks reports whether Jenkins keeps with a build which run started it.
+func (a *jenkins) marks() bool { return a.spec.RunParameter != "" || !a.spec.JobToken.IsZero() }
+
+// start queues a build and gives its queue item. An API token needs no crumb, so
+// Jenkins is asked for one only when it says that it wants one: for a password,
+// or for nobody.
+func (a *jenkins) start(ctx context.Context, run trigger.Run) (item string, err error) {
+	c, err := a.call(run)
+	if err != nil {
+		return "", trigger.Retry(err) // a secret that is not there; nothing was sent
+	}
+	c.harmless = a.marks() // a repeat looks first for what this one has begun
 	got, err := c.do(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if got.status == http.StatusForbidden && strings.Contains(strings.ToLower(string(got.body)), "no valid crumb") {
 		if err := a.addCrumb(ctx, c); err != nil {
-			return err
+			return "", err
 		}
 		if got, err = c.do(ctx); err != nil {
-			return err
+			return "", err
 		}
 	}
-	if got.status != http.StatusCreated {
-		return got.fault(a.advice(got))
+	if a.job == "" {
+		return a.triggered(got)
 	}
-	fmt.Fprintln(log, c.hide(fmt.Sprintf("Jenkins queued a build: %s", oneLine(showURL(got.header.Get("Location"))))))
-	return nil
+	if got.status != http.StatusCreated {
+		return "", got.fault(a.advice(got))
+	}
+	return c.hide(oneLine(showURL(got.header.Get("Location")))), nil
 }
 
-func (a *jenkins) call() (*call, error) {
+func (a *jenkins) call(run trigger.Run) (*call, error) {
 	endpoint := a.job + "/build"
-	if a.spec.Parameters != nil {
+	switch {
+	case a.job == "":
+		endpoint = a.root + "/generic-webhook-trigger/invoke"
+	case a.spec.Parameters != nil:
 		endpoint += "WithParameters"
 	}
 	c := newCall(a.client, http.MethodPost, endpoint, endpoint)
-	if a.spec.Parameters != nil {
-		form := url.Values{}
-		for name, v := range a.spec.Parameters {
-			form.Set(name, v)
-		}
-		c.body = []byte(form.Encode())
-		c.header.Set("Content-Type", "application/x-www-form-urlencoded")
+	if err := a.authorize(c); err != nil {
+		return nil, err
 	}
-	if a.spec.User != "" {
-		token, err := a.spec.Token.Read()
-		if err != nil {
-			return nil, err
-		}
-		basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(a.spec.User+":"+token))
-		c.header.Set("Authorization", basic)
-		c.secrets = append(c.secrets, token, basic)
+	if a.job == "" {
+		return c, a.fillWebhook(c, run)
+	}
+	form := url.Values{}
+	for name, v := range a.spec.Parameters {
+		form.Set(name, v)
+	}
+	if a.spec.RunParameter != "" {
+		form.Set(a.spec.RunParameter, mark(run))
 	}
 	if !a.spec.JobToken.IsZero() {
 		token, err := a.spec.JobToken.Read()
 		if err != nil {
 			return nil, err
 		}
-		c.url += "?" + url.Values{"token": {token}}.Encode()
+		form.Set("token", token)
+		form.Set("cause", mark(run)+": "+run.Event.Image.String())
 		c.secrets = append(c.secrets, token)
 	}
+	if len(form) > 0 {
+		c.body = []byte(form.Encode())
+		c.header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
 	return c, nil
+}
+
+// authorize says who calls.
+func (a *jenkins) authorize(c *call) error {
+	if a.spec.User == "" {
+		return nil
+	}
+	token, err := a.spec.Token.Read()
+	if err != nil {
+		return err
+	}
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(a.spec.User+":"+token))
+	c.header.Set("Authorization", basic)
+	c.secrets = append(c.secrets, token, basic)
+	return nil
 }
 
 // addCrumb gets a crumb and the session for which alone it counts.

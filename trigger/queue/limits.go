@@ -14,6 +14,11 @@ const (
 	// more of them than cores.
 	workers = 64
 
+	// awaiting is how many runs may be in the middle beside those, while somebody
+	// is slow to answer them. One slow server is not to hold up what goes to
+	// others, and a flood is not to open connections without end.
+	awaiting = 1024
+
 	// storeRetry is how long the queue waits when the store cannot be read
 	// or written, a full disk say.
 	storeRetry = time.Second

@@ -50,13 +50,14 @@ type Queue struct {
 
 	finished chan struct{}
 	ended    chan struct{} // a run may have ended: there may be something to tell
+	awaiting chan struct{} // one for each run that gave up its worker while it waits for an answer
 	running  sync.WaitGroup
 }
 
 // New makes a queue. decode turns a stored specification into what a
 // [trigger.Builder] takes.
 func New(store Store, kinds map[string]trigger.Kind, decode func(json.RawMessage) func(any) error, log *slog.Logger, metrics *Metrics) *Queue {
-	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers), ended: make(chan struct{}, 1)}
+	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers), ended: make(chan struct{}, 1), awaiting: make(chan struct{}, awaiting)}
 }
 
 func (q *Queue) now() time.Time { return steady(time.Now(), q.began, time.Since(q.began)) }
@@ -338,6 +339,8 @@ func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *c
 		ctx, cancel = context.WithTimeoutCause(leased, r.Timeout, timedOut)
 	}
 	defer cancel()
+	ctx, done := q.slow(ctx, free)
+	defer done()
 	if finder, ok := action.(trigger.Finder); ok {
 		found, err = finder.Find(ctx, *r, output)
 	} else {
@@ -347,6 +350,7 @@ func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *c
 				return ctx // too late
 			}
 			free()
+			done() // it is no longer one of those that an answer is awaited for
 			if err := q.store.Begin(context.WithoutCancel(work), *r, begun); err != nil {
 				q.logger(*r).Warn("cannot keep what the run waits for; a stop of dockbell has to wait for it", "error", err)
 				return leased
@@ -363,6 +367,27 @@ func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *c
 		err = errStopped
 	}
 	return found, err
+}
+
+// slow makes a context in which a run may give up its worker while it waits for
+// an answer, as long as not too many have. done says that it waits no longer.
+func (q *Queue) slow(ctx context.Context, free func()) (_ context.Context, done func()) {
+	var once sync.Once
+	counted := false
+	awaits := func() {
+		select {
+		case q.awaiting <- struct{}{}:
+			counted = true
+			free()
+		default: // it keeps its worker
+		}
+	}
+	return trigger.WithAwaitsAnswer(ctx, func() { once.Do(awaits) }), sync.OnceFunc(func() {
+		once.Do(func() {}) // who is late must not count any more
+		if counted {
+			<-q.awaiting
+		}
+	})
 }
 
 // judge turns what an action returned into what happens to its run.

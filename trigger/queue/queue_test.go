@@ -590,6 +590,44 @@ func TestWorkers(t *testing.T) {
 	})
 }
 
+// Runs that wait for slow answers leave their workers to others until there are
+// too many of them. Their time limit goes on.
+func TestSlowAnswers(t *testing.T) {
+	const runs = awaiting + 3*workers
+	var now atomic.Int64
+	bubble(t, func(ctx context.Context, r trigger.Run, _ io.Writer) error {
+		if r.Rule != "slow" {
+			return nil
+		}
+		now.Add(1)
+		defer now.Add(-1)
+		trigger.AwaitsAnswer(ctx)
+		trigger.AwaitsAnswer(ctx)
+		<-ctx.Done()
+		return context.Cause(ctx)
+	}, func(r *rig) {
+		slow := func(run *trigger.Run) { run.Rule, run.Timeout, run.Attempts = "slow", time.Minute, 1 }
+		ids := []int64{r.accept(slow)}
+		synctest.Wait()
+		began := time.Now()
+		if run, _ := r.ended(r.accept()); run.State != trigger.Succeeded || time.Since(began) > 0 {
+			t.Errorf("beside a slow one %s after %s", run.State, time.Since(began))
+		}
+		for range runs - 1 {
+			ids = append(ids, r.accept(slow))
+		}
+		synctest.Wait()
+		if n := now.Load(); n != awaiting+workers {
+			t.Errorf("%d in the middle, want %d", n, awaiting+workers)
+		}
+		for _, id := range ids {
+			if run, _ := r.ended(id); run.State != trigger.Failed || !strings.Contains(run.Reason, "timed out after 1m0s") {
+				t.Fatalf("%+v", run)
+			}
+		}
+	})
+}
+
 // Runs that only wait leave their workers to others, have no time limit, and
 // end as any other when they are done waiting.
 func TestOnlyWaits(t *testing.T) {

@@ -72,6 +72,10 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 		}
 		fromQuery(r)
 	}
+	if s.NotYet != "" {
+		s.unavailable(w, name, s.NotYet)
+		return
+	}
 	ctx, cancel := context.WithTimeout(r.Context(), acceptTimeout)
 	defer cancel()
 	req := s.request(r)
@@ -134,6 +138,9 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 // Polled accepts what a poller found as a delivery. It returns when that is on
 // disk.
 func (s *Server) Polled(ctx context.Context, name string, body []byte, events []trigger.Event) error {
+	if s.NotYet != "" {
+		return errors.New(s.NotYet)
+	}
 	_, _, err := s.accept(ctx, trigger.Delivery{Source: name, ReceivedAt: time.Now(), Body: body}, events)
 	return err
 }
@@ -290,7 +297,7 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, source, verdict 
 func (s *Server) unavailable(w http.ResponseWriter, source, why string) {
 	s.deliveries.WithLabelValues(source, verdictUnavailable).Inc()
 	w.Header().Set("Retry-After", retryAfter)
-	fail(w, http.StatusServiceUnavailable, why+"; nothing of this delivery was kept, send it again")
+	fail(w, http.StatusServiceUnavailable, why+"; this delivery is not acknowledged, send it again")
 }
 
 // secretWords mark headers that by their name carry a secret. Proxies and

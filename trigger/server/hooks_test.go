@@ -76,7 +76,7 @@ func TestStatus(t *testing.T) {
 		{"validation handshake", "POST", "/hooks/grid?token=" + token, gridValidation, []string{"Aeg-Event-Type", "SubscriptionValidation"}, 200, `{"validationResponse":"c0de"}`},
 		{"one of several", "POST", "/hooks/several?token=" + token, hubPush("shop/web", "v4"), nil, 202, `"runs":["`},
 		{"another of several", "POST", "/hooks/several", envelope(registryEvent("d", "push", "shop/web", "v4")), []string{"Authorization", bearer}, 202, `"runs":["`},
-		{"one of several who needs no credentials", "POST", "/hooks/several", gridPush("shop/web"), nil, 202, `"runs":["`},
+		{"one of several who needs no credentials", "POST", "/hooks/several", gridPush("shop/api"), nil, 202, `"runs":["`},
 		{"one of several checks the endpoint", "POST", "/hooks/several", gridValidation, nil, 200, `{"validationResponse":"c0de"}`},
 
 		{"not JSON", "POST", "/hooks/hub?token=" + token, `{"push_data"`, nil, 400, `not a valid delivery`},
@@ -248,7 +248,7 @@ func TestStoreThatFails(t *testing.T) {
 		if w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "5" {
 			t.Errorf("%d, Retry-After %q", w.Code, w.Header().Get("Retry-After"))
 		}
-		if got, want := strings.TrimSpace(w.Body.String()), `{"error":"the store cannot write now; nothing of this delivery was kept, send it again"}`; got != want {
+		if got, want := strings.TrimSpace(w.Body.String()), `{"error":"the store cannot write now; this delivery is not acknowledged, send it again"}`; got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
@@ -345,7 +345,7 @@ auto: {type: auto, senders: {dockerhub: {auth: {token: {file: 'SECRETFILE'}, hea
 			continue
 		}
 		if got := strings.TrimSpace(w.Body.String()); w.Code != http.StatusServiceUnavailable || w.Header().Get("Retry-After") != "5" ||
-			got != `{"error":"the credentials of this source cannot be checked now; nothing of this delivery was kept, send it again"}` {
+			got != `{"error":"the credentials of this source cannot be checked now; this delivery is not acknowledged, send it again"}` {
 			t.Errorf("%s: %d, Retry-After %q, %s", target, w.Code, w.Header().Get("Retry-After"), got)
 		}
 		if !strings.Contains(s.log.String(), want) {

@@ -55,6 +55,9 @@ func (s *Server) replay(what string, load func(ctx context.Context, id int64) (t
 		if err != nil {
 			return err
 		}
+		if s.NotYet != "" {
+			return deny(http.StatusServiceUnavailable, "%s", s.NotYet)
+		}
 		var body struct {
 			By    string `json:"by"`
 			Fire  bool   `json:"fire"`

@@ -47,11 +47,27 @@ type Store interface {
 
 // Config is what a server is made of.
 type Config struct {
+	Settings
+	Store Store
+
+	// Reload loads the configuration anew for whoever asks, and Loaded tells how
+	// that went the last time. Both may be nil.
+	Reload func(ctx context.Context, by string) Loaded
+	Loaded func() Loaded
+
+	Log     *slog.Logger
+	Metrics *prometheus.Registry
+}
+
+// Settings are what of it a configuration says.
+type Settings struct {
 	Sources map[string]*source.Source
 	// Match gives the runs of an event with everything rendered; when there
 	// are none, why.
-	Match   func(e trigger.Event, now time.Time) ([]trigger.Run, string)
-	Store   Store
+	Match func(e trigger.Event, now time.Time) ([]trigger.Run, string)
+	// NotYet is why nothing can be decided at the moment: senders are told to
+	// come back. "" when it can.
+	NotYet  string
 	MaxBody int64
 	// TrustedProxies are believed when they say whom they forward for.
 	TrustedProxies []netip.Prefix
@@ -60,9 +76,6 @@ type Config struct {
 	// anything.
 	Token  func() (string, error)
 	People map[string]Person
-
-	Log     *slog.Logger
-	Metrics *prometheus.Registry
 }
 
 // Server answers requests. Hooks and Admin give its two sides.
@@ -75,9 +88,6 @@ type Server struct {
 
 // New makes a server and registers its metrics.
 func New(c Config) *Server {
-	if c.MaxBody == 0 {
-		c.MaxBody = DefaultMaxBody
-	}
 	s := &Server{
 		Config: c, reading: make(chan struct{}, mostReading),
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -89,7 +99,18 @@ func New(c Config) *Server {
 		}),
 	}
 	c.Metrics.MustRegister(s.deliveries, s.took, liveRuns{c.Store})
-	return s
+	return s.With(c.Settings)
+}
+
+// With is the same server with other settings. It counts on where this one is;
+// the requests that this one has taken stay with the settings that it has.
+func (s *Server) With(set Settings) *Server {
+	other := *s
+	other.Settings = set
+	if other.MaxBody == 0 {
+		other.MaxBody = DefaultMaxBody
+	}
+	return &other
 }
 
 // Hooks is the public side: nothing but the intake.
@@ -129,6 +150,9 @@ func (s *Server) Admin() http.Handler {
 		"/events/{id}/replay":     s.may(Admin, s.replay("event", s.recordedEvent)),
 	} {
 		r.HandleFunc("/api/v1"+path, handler).Methods(http.MethodPost)
+	}
+	if s.Reload != nil {
+		r.HandleFunc("/-/reload", s.may(Admin, s.reload)).Methods(http.MethodPost)
 	}
 	s.errors(r, http.MethodGet, http.MethodPost)
 	return r
@@ -176,19 +200,6 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Conf
 		return err
 	}
 	return <-stopped
-}
-
-func (s *Server) health(w http.ResponseWriter, _ *http.Request) {
-	reply(w, http.StatusOK, map[string]string{"status": "ok"})
-}
-
-func (s *Server) ready(w http.ResponseWriter, r *http.Request) {
-	if err := s.Store.Ping(r.Context()); err != nil {
-		s.Log.Error("not ready: the store does not answer", "error", err)
-		fail(w, http.StatusServiceUnavailable, "the store does not answer; see the log")
-		return
-	}
-	reply(w, http.StatusOK, map[string]string{"status": "ready"})
 }
 
 func reply(w http.ResponseWriter, status int, v any) {

@@ -41,19 +41,23 @@ const token = "hunter2-the-secret"
 
 // station is a server on a real store, with what it has logged.
 type station struct {
-	t     testing.TB
-	dir   string
-	store *store.Store
-	close func() // the store
-	hooks http.Handler
-	admin http.Handler
-	log   *buffer
+	t      testing.TB
+	dir    string
+	store  *store.Store
+	close  func() // the store
+	server *Server
+	hooks  http.Handler
+	admin  http.Handler
+	log    *buffer
 
 	sources, more string // the usual ones, and others besides them
 	match         func(trigger.Event, time.Time) ([]trigger.Run, string)
 	client        *http.Client           // what sources reach the rest of the world by
 	token         func() (string, error) // of the API
 	people        map[string]Person
+	notYet        string
+	reload        func(ctx context.Context, by string) Loaded
+	loaded        func() Loaded
 }
 
 // match makes one run for each push of a repository that begins with shop/,
@@ -100,9 +104,13 @@ func (s *station) use(st Store) {
 		s.t.Fatal(err)
 	}
 	c := Config{
-		Sources: map[string]*source.Source{}, Match: s.match, Store: st, MaxBody: 10_000,
+		Settings: Settings{
+			Sources: map[string]*source.Source{}, Match: s.match, NotYet: s.notYet, MaxBody: 10_000,
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Token: s.token, People: s.people,
+		},
+		Store: st, Reload: s.reload, Loaded: s.loaded,
 		Log:     slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		Metrics: prometheus.NewRegistry(), TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, Token: s.token, People: s.people,
+		Metrics: prometheus.NewRegistry(),
 	}
 	for _, name := range n.Keys() {
 		c.Sources[name] = source.Load(name, n.Key(name), source.Outside{Client: s.client})
@@ -110,8 +118,8 @@ func (s *station) use(st Store) {
 	if err := n.Err(); err != nil {
 		s.t.Fatal(err)
 	}
-	srv := New(c)
-	s.hooks, s.admin = srv.Hooks(), srv.Admin()
+	s.server = New(c)
+	s.hooks, s.admin = s.server.Hooks(), s.server.Admin()
 }
 
 // ask makes a request of one side. Headers are given as name and value.

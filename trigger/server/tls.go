@@ -18,7 +18,7 @@ func TLS(certFile, keyFile string, ask bool, log *slog.Logger) (*tls.Config, err
 	if _, err := c.get(nil); err != nil {
 		return nil, err
 	}
-	config := &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}
+	config := &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"}}
 	if ask {
 		config.ClientAuth = tls.RequestClientCert
 	}

@@ -111,8 +111,9 @@ type PollWorld struct {
 	// are on disk.
 	Deliver func(ctx context.Context, source string, body []byte, events []trigger.Event) error
 
-	// Rules are the patterns of repositories that the rules name.
-	Rules []string
+	// Rules gives the patterns of repositories that the rules name. It is asked
+	// in each pass: rules may come and go.
+	Rules func() []string
 
 	Log *slog.Logger
 }

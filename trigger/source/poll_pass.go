@@ -188,7 +188,7 @@ func maxTime(a, b time.Time) time.Time {
 func (p *polling) repositories(ctx context.Context, due func(registry string) bool) []repository {
 	patterns := slices.Clone(p.patterns)
 	if p.fromRules {
-		patterns = append(patterns, p.Rules...)
+		patterns = append(patterns, p.Rules()...)
 	}
 	slices.Sort(patterns)
 	found := map[string]bool{}

@@ -157,13 +157,13 @@ func TestPollFromRules(t *testing.T) {
 	s.push("own/web", "v1", 1)
 	s.push("other/web", "v1", 1)
 	p := s.start()
-	p.Rules = []string{"r.example/shop/*"}
+	p.Rules = func() []string { return []string{"r.example/shop/*"} }
 	s.want("first pass", s.passes(p))
 	for _, repository := range []string{"shop/web", "own/web", "other/web"} {
 		s.push(repository, "v2", 2)
 	}
 	s.want("pushes", s.passes(p), "push own/web:v2", "push shop/web:v2")
-	p.Rules = []string{"r.example/shop/*", "r.example/other/*"}
+	p.Rules = func() []string { return []string{"r.example/shop/*", "r.example/other/*"} }
 	s.want("a rule more", s.passes(p))
 	s.push("other/web", "v3", 3)
 	s.want("a push for it", s.passes(p), "push other/web:v3")

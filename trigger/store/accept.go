@@ -106,10 +106,15 @@ func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.Receipt
 	for _, r := range p.Runs {
 		followed = followed || r.After
 	}
+	var sequence sequence
 	for i, r := range p.Runs {
 		r.EventID, r.Event, r.Followed = id, p.Event, followed && !r.After
 		if r.After && !live {
 			accepted.Runs[i] = trigger.Admitted{Reason: "there is no run to wait for"}
+			continue
+		}
+		if before, ok := sequence.step(&r); !ok {
+			accepted.Runs[i] = before // as the first step stands for this push, so do the others
 			continue
 		}
 		a, state, err := w.admit(r, p.Force)
@@ -118,6 +123,12 @@ func (w *writer) acceptEvent(delivery int64, p trigger.Planned) (trigger.Receipt
 		}
 		accepted.Runs[i] = a
 		live = live || a.New && !state.Ended()
+		sequence.admitted(r, a)
+	}
+	for _, rule := range sequence.rules {
+		if err := w.advance(id, rule, p.Runs[0].CreatedAt); err != nil {
+			return trigger.ReceiptEvent{}, err
+		}
 	}
 	if why := refusal(accepted.Runs); why != "" {
 		err = w.exec("UPDATE events SET reason = ? WHERE id = ?", why, id)
@@ -150,7 +161,7 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 	if err := w.ripen(&r); err != nil {
 		return trigger.Admitted{}, "", err
 	}
-	if r.State == trigger.Waiting && !r.After && !r.Finds {
+	if r.State == trigger.Waiting && !r.After && !r.Finds && !r.Pending {
 		if before, err := w.compare(&r); err != nil || before != 0 && !forced {
 			return already(before), "", err
 		}
@@ -162,9 +173,9 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 	if held && r.State.Ended() {
 		key = nil // once it is released, the same event makes a run
 	}
-	claimable := r.State == trigger.Waiting && !r.After && !held
+	claimable := r.State == trigger.Waiting && !r.After && !held && !r.Pending
 	busy, lane := false, ""
-	if r.State == trigger.Waiting && takesTurns(r) {
+	if r.State == trigger.Waiting && takesTurns(r) && !r.Pending {
 		lane = r.Lane
 		if busy, err = w.busy(lane); err != nil {
 			return trigger.Admitted{}, "", err
@@ -186,9 +197,9 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 }
 
 // before finds the run that was made for this push before. Of what was found
-// the lane alone can say.
+// the lane alone can say, of a step the first one.
 func (w *writer) before(r trigger.Run, key []byte) (id int64, err error) {
-	if r.Parent != 0 {
+	if r.Parent != 0 || r.Pending {
 		return 0, nil
 	}
 	if id, err = w.duplicate(key); err != nil || id != 0 {
@@ -199,7 +210,7 @@ func (w *writer) before(r trigger.Run, key []byte) (id int64, err error) {
 
 // keepFrom makes a run that something holds wait for the release, or skips it.
 func (w *writer) keepFrom(r *trigger.Run) (held bool, err error) {
-	if r.State != trigger.Waiting || r.After || r.Tells != 0 {
+	if r.State != trigger.Waiting || r.After || r.Tells != 0 || r.Pending {
 		return false, nil
 	}
 	h, err := w.heldBy(r.Lane, r.Event.Digest)
@@ -253,7 +264,7 @@ func (w *writer) compare(r *trigger.Run) (before int64, err error) {
 		}
 	}
 	if why := stand.newerThan(*r); why != "" {
-		r.State, r.Reason = trigger.Skipped, "older than run "+strconv.FormatInt(stand.id, 10)+": "+why
+		r.State, r.Reason = trigger.Skipped, "not after run "+strconv.FormatInt(stand.id, 10)+": "+why
 		r.FinishedAt = r.CreatedAt
 	}
 	return 0, nil
@@ -264,11 +275,11 @@ func already(id int64) trigger.Admitted {
 }
 
 // dedupeKey tells redeliveries of one event to one action of one rule; NULL
-// where the sender gives nothing to tell them by. A run that follows others, or
-// was found, is made whenever one of those is.
+// where the sender gives nothing to tell them by. A run that follows others, is
+// a step after others or was found is made whenever one of those is.
 func dedupeKey(r trigger.Run) []byte {
 	event := r.Event.Key()
-	if event == "" || r.After || r.Parent != 0 {
+	if event == "" || r.After || r.Parent != 0 || r.Pending {
 		return nil
 	}
 	sum := sha256.Sum256([]byte(event + "\x00" + r.Rule + "\x00" + strconv.Itoa(r.Index) + "\x00" + r.Kind))

@@ -55,7 +55,7 @@ func testFound(t *testing.T, b *bench) {
 	made(b, b.accept(old, planned("all", trigger.Latest, finds)), 6)
 	b.find(b.claim(5, 6)[1], "deployment web", "deployment other")
 	b.want("succeeded succeeded succeeded succeeded running succeeded skipped waiting")
-	if r := b.all()[6]; !strings.HasPrefix(r.Reason, "older than run 2: ") {
+	if r := b.all()[6]; !strings.HasPrefix(r.Reason, "not after run 2: ") {
 		t.Errorf("%s", r.Reason)
 	}
 }

@@ -74,8 +74,9 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 	return err
 }
 
-// ofLane are the runs that wait in a lane that is held, or was.
-const ofLane = " WHERE lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND tells = 0"
+// ofLane are the runs that wait in a lane that is held, or was. Steps that wait
+// for others come to that later.
+const ofLane = " WHERE lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND NOT pending AND tells = 0"
 
 // stopHeld makes the runs that wait in a lane wait for its release.
 func (w *writer) stopHeld(h trigger.Hold) error {

@@ -24,7 +24,7 @@ var (
 		"id", "event_id", "rule", "idx", "kind", "target", "spec", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
 		"state", "reason", "attempt", "not_before", "created_at", "started_at", "finished_at",
 		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at", "owner",
-		"live_lane", "due_at", "begun", "parent",
+		"live_lane", "due_at", "begun", "parent", "step", "pending",
 	}
 	originColumns  = []string{"run_id", "event_id", "repository", "dedupe"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
@@ -66,11 +66,11 @@ func insertColumns(table string, columns []string) string {
 
 // What the columns hold; the others hold whole numbers.
 var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes"}
+	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending"}
 	binary = []string{"body", "log", "dedupe"}
 	texts  = []string{
 		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
-		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane", "begun",
+		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane", "begun", "step",
 	}
 )
 
@@ -163,7 +163,7 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
 		string(r.State), r.Reason, 0, nanos(r.NotBefore), nanos(r.CreatedAt), int64(0), nanos(r.FinishedAt),
 		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0), int64(0),
-		live, due, "", r.Parent,
+		live, due, "", r.Parent, string(r.When), r.Pending,
 	}
 	id, ok := w.keep(&w.added, "runs_id", values)
 	if !ok {

@@ -70,7 +70,10 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		if err != nil {
 			return err
 		}
-		return w.note(id, now, why)
+		if err := w.note(id, now, why); err != nil || r.When == trigger.NoStep {
+			return err
+		}
+		return w.rewind(r)
 	})
 }
 

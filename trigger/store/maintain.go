@@ -63,7 +63,9 @@ var checks = []string{
 		AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = live_lane)
 		GROUP BY live_lane HAVING count(due_at) = 0 AND count(*) FILTER (WHERE state = 'running') = 0`,
 	"SELECT 'lane ' || live_lane || ' has several runs at once' FROM runs WHERE live_lane IS NOT NULL AND state = 'running' GROUP BY live_lane HAVING count(*) > 1",
-	"SELECT 'run ' || id || ' waits and takes no turn, and is not due' FROM runs WHERE state = 'waiting' AND live_lane IS NULL AND due_at IS NULL AND NOT after AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = runs.lane)",
+	"SELECT 'run ' || id || ' waits and takes no turn, and is not due' FROM runs WHERE state = 'waiting' AND live_lane IS NULL AND due_at IS NULL AND NOT after AND NOT pending AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = runs.lane)",
+	`SELECT 'run ' || r.id || ' waits for steps that have ended' FROM runs r WHERE r.state = 'waiting' AND r.pending AND NOT EXISTS (
+		SELECT 1 FROM origins o JOIN runs b ON b.id = o.run_id WHERE o.event_id = r.event_id AND b.rule = r.rule AND b.step <> '' AND b.idx < r.idx AND b.state IN ('waiting', 'running'))`,
 	"SELECT 'run ' || id || ' is ' || state || ' and due' FROM runs WHERE state <> 'waiting' AND due_at IS NOT NULL",
 }
 

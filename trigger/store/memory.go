@@ -71,7 +71,7 @@ func (w *writer) seeNew(r trigger.Run) {
 	if !ok {
 		return
 	}
-	if takesTurns(r) && r.State == trigger.Waiting {
+	if takesTurns(r) && r.State == trigger.Waiting && !r.Pending {
 		v.busy = new(true)
 	}
 	if stands(r.State) {

@@ -262,7 +262,7 @@ func (m *model) guard(r *modelRun) {
 	}
 	if why := trigger.Backwards(release(stand[0].Event), release(r.Event), r.Order); why != "" {
 		r.State, r.FinishedAt = trigger.Skipped, r.CreatedAt
-		r.Reason = fmt.Sprintf("older than run %d: %s", stand[0].ID, why)
+		r.Reason = fmt.Sprintf("not after run %d: %s", stand[0].ID, why)
 	}
 }
 

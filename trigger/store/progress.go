@@ -207,17 +207,11 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 		}
 		return res, w.exec(isNew, r.ID)
 	}
-	if takesTurns(r) && r.Mode == trigger.Latest {
-		var newer int64
-		ok, err := w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? AND mode = 'latest' AND event_id <> ? ORDER BY live_lane, id DESC LIMIT 1",
-			[]any{r.Lane, r.ID, r.EventID}, &newer)
-		if err != nil {
-			return res, err
-		}
-		if ok {
-			res.State, res.Reason = trigger.Superseded, supersededBy(newer)+"; before that: "+res.Reason
-			return res, w.end(r, res.State, res.Reason, res.At)
-		}
+	if newer, err := w.newerLatest(r); err != nil {
+		return res, err
+	} else if newer != 0 {
+		res.State, res.Reason = trigger.Superseded, supersededBy(newer)+"; before that: "+res.Reason
+		return res, w.end(r, res.State, res.Reason, res.At)
 	}
 	var due any
 	if h == nil {
@@ -226,6 +220,17 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 	}
 	w.setProgress(r.ID, res.State)
 	return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ?, due_at = ? WHERE id = ?", res.Reason, nanos(res.NotBefore), due, r.ID)
+}
+
+// newerLatest gives the run that makes one of mode latest needless: a newer one
+// of that mode that waits in its lane. 0 when there is none.
+func (w *writer) newerLatest(r trigger.Run) (newer int64, err error) {
+	if !takesTurns(r) || r.Mode != trigger.Latest {
+		return 0, nil
+	}
+	_, err = w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? AND mode = 'latest' AND event_id <> ? ORDER BY live_lane, id DESC LIMIT 1",
+		[]any{r.Lane, r.ID, r.EventID}, &newer)
+	return newer, err
 }
 
 // end writes the outcome of a live run, and lets those go on that waited for
@@ -250,6 +255,11 @@ func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.
 			next = w.reseat // another one may be the head
 		}
 		if err := next(r.Lane); err != nil {
+			return err
+		}
+	}
+	if r.When != trigger.NoStep {
+		if err := w.advance(r.EventID, r.Rule, at); err != nil {
 			return err
 		}
 	}

@@ -21,7 +21,7 @@ const eventFields = "e.source, e.sender_id, e.action, e.registry, e.repository, 
 
 const runFields = `r.id, r.event_id, r.rule, r.idx, r.kind, r.target, r.spec, r.lane, r.mode, r.ordered, r.ordering, r.attempts, r.timeout, r.after, r.followed,
 	r.state, r.reason, r.attempt, r.not_before, r.created_at, r.started_at, r.finished_at,
-	r.deadline, r.first_backoff, r.most_backoff, r.hold_failed, r.approvals, r.approved, r.approvers, r.approve_by, r.tells, r.first_at, r.begun, r.parent, ` + eventFields + `
+	r.deadline, r.first_backoff, r.most_backoff, r.hold_failed, r.approvals, r.approved, r.approvers, r.approve_by, r.tells, r.first_at, r.begun, r.parent, r.step, r.pending, ` + eventFields + `
 	`
 
 const selectRuns = "SELECT " + runFields + "FROM runs r JOIN events e ON e.id = r.event_id"
@@ -30,7 +30,7 @@ const selectRuns = "SELECT " + runFields + "FROM runs r JOIN events e ON e.id = 
 func runColumns(r *trigger.Run) []any {
 	return append([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
 		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt),
-		&r.Deadline, &r.FirstBackoff, &r.MostBackoff, &r.HoldFailed, &r.Approvals, &r.Approved, (*nameList)(&r.Approvers), (*nanoTime)(&r.ApproveBy), &r.Tells, (*nanoTime)(&r.FirstAt), &r.Begun, &r.Parent}, eventColumns(&r.Event)...)
+		&r.Deadline, &r.FirstBackoff, &r.MostBackoff, &r.HoldFailed, &r.Approvals, &r.Approved, (*nameList)(&r.Approvers), (*nanoTime)(&r.ApproveBy), &r.Tells, (*nanoTime)(&r.FirstAt), &r.Begun, &r.Parent, &r.When, &r.Pending}, eventColumns(&r.Event)...)
 }
 
 func eventColumns(e *trigger.Event) []any {

@@ -584,7 +584,7 @@ func testOrder(t *testing.T, b *bench) {
 	b.accept(b.push("2.0.0"), planned("a", trigger.Latest, ordered))
 	got := b.accept(b.push("1.0.0"), planned("a", trigger.Latest, ordered))
 	made(b, got, 2)
-	if want := "older than run 1: 1.0.0 is a lower version than 2.0.0"; got.Runs[0].Reason != want {
+	if want := "not after run 1: 1.0.0 is a lower version than 2.0.0"; got.Runs[0].Reason != want {
 		t.Errorf("reason %q, want %q", got.Runs[0].Reason, want)
 	}
 	b.want("waiting skipped")
@@ -616,7 +616,7 @@ func testOtherRepository(t *testing.T, b *bench) {
 	b.want("waiting waiting waiting")
 	// What others have done in between does not make a step back one forward.
 	b.accept(b.push("1.9.0"), planned("a", trigger.Queue, ordered))
-	b.reason(4, "older than run 1: 1.9.0 is a lower version than 2.0.0")
+	b.reason(4, "not after run 1: 1.9.0 is a lower version than 2.0.0")
 	b.accept(b.push("2.1.0"), planned("a", trigger.Queue, ordered))
 	b.want("waiting waiting waiting skipped waiting")
 }

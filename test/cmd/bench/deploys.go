@@ -25,6 +25,9 @@ const (
 	burst        = 200 // deploys at once
 	burstRounds  = 5
 	burstWorkers = 64 // as many PATCHes at once as dockbell makes runs
+	few          = 10
+	shared       = 500  // Deployments that run one repository
+	many         = 5000 // Deployments in the cluster
 	ns           = "bench"
 )
 
@@ -52,13 +55,14 @@ func (b *bench) deploys(ctx context.Context) error {
 	}
 	var rules strings.Builder
 	for i := range burst {
-		if err := b.createDeployment(ctx, name(i)); err != nil {
-			return err
-		}
 		fmt.Fprintf(&rules, "  - {name: %[1]s, repo: registry.example.com/shop/%[1]s, actions: [{kubernetes: {target: deployment/%[1]s, namespace: %[2]s}}]}\n", name(i), ns)
 	}
+	fmt.Fprintf(&rules, "  - {name: shared, repo: registry.example.com/shop/shared, actions: [{kubernetes: {target: uses-image, namespace: %s}}]}\n", ns)
 	w, err := b.watch(ctx)
 	if err != nil {
+		return err
+	}
+	if err := b.createDeployments(ctx, 0, few, name); err != nil {
 		return err
 	}
 	d, err := b.serve(ctx, "deploys", `
@@ -79,10 +83,33 @@ rules:
 			return err
 		}
 	}
-	if err := m.oneByOne(ctx); err != nil {
+	if err := m.oneByOne(ctx, few); err != nil {
 		return err
 	}
-	return m.burst(ctx)
+	if err := b.createDeployments(ctx, few, burst, name); err != nil {
+		return err
+	}
+	if err := m.burst(ctx); err != nil {
+		return err
+	}
+	if err := b.createDeployments(ctx, burst, burst+shared, func(int) string { return "shared" }); err != nil {
+		return err
+	}
+	if err := m.usesImage(ctx); err != nil {
+		return err
+	}
+	if err := b.createDeployments(ctx, burst+shared, many, name); err != nil {
+		return err
+	}
+	if err := m.oneByOne(ctx, many); err != nil {
+		return err
+	}
+	now, most, err := d.memory()
+	if err != nil {
+		return err
+	}
+	b.figure(fmt.Sprintf("memory with %d Deployments watched", many), fmt.Sprintf("%d MB, at most %d MB", now>>20, most>>20), "below 120 MB")
+	return nil
 }
 
 // deployBench changes Deployments, each time to a version never seen.
@@ -133,12 +160,16 @@ func (m *deployBench) event(ctx context.Context, i int, tag string) error {
 }
 
 func (m *deployBench) patch(ctx context.Context, i int, tag string) error {
-	patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.example.com/shop/%s:%s"}]`, name(i), tag)
+	return m.patchTo(ctx, i, name(i), tag)
+}
+
+func (m *deployBench) patchTo(ctx context.Context, i int, repository, tag string) error {
+	patch := fmt.Sprintf(`[{"op":"replace","path":"/spec/template/spec/containers/0/image","value":"registry.example.com/shop/%s:%s"}]`, repository, tag)
 	_, err := m.cluster.Client.AppsV1().Deployments(ns).Patch(ctx, name(i), types.JSONPatchType, []byte(patch), metav1.PatchOptions{})
 	return err
 }
 
-func (m *deployBench) oneByOne(ctx context.Context) error {
+func (m *deployBench) oneByOne(ctx context.Context, workloads int) error {
 	var sent, acknowledged, patches []time.Duration
 	for range single {
 		e, err := m.timed(ctx, m.event, 0)
@@ -157,8 +188,8 @@ func (m *deployBench) oneByOne(ctx context.Context) error {
 		target string
 	}{{"p50", 0.5, "at most 1.3 x"}, {"p99", 0.99, "at most 2 x"}} {
 		s, a, p := percentile(sent, q.p), percentile(acknowledged, q.p), percentile(patches, q.p)
-		m.row("push acknowledged to Deployment changed, "+q.name+", beside a bare PATCH", ms(a), ms(p), float64(a)/float64(p), q.target)
-		m.row("push sent to Deployment changed, "+q.name+", beside a bare PATCH", ms(s), ms(p), float64(s)/float64(p), "")
+		m.row(fmt.Sprintf("push acknowledged to Deployment changed, %d in the cluster, %s, beside a bare PATCH", workloads, q.name), ms(a), ms(p), float64(a)/float64(p), q.target)
+		m.row(fmt.Sprintf("push sent to Deployment changed, %d in the cluster, %s, beside a bare PATCH", workloads, q.name), ms(s), ms(p), float64(s)/float64(p), "")
 	}
 	return nil
 }
@@ -186,16 +217,53 @@ func (m *deployBench) burst(ctx context.Context) error {
 	return nil
 }
 
+// usesImage compares one push for all Deployments that run its repository with
+// as many bare PATCHes.
+func (m *deployBench) usesImage(ctx context.Context) error {
+	all := make([]int, shared)
+	for i := range all {
+		all[i] = burst + i
+	}
+	push := func(ctx context.Context, i int, tag string) error {
+		if i != burst {
+			return nil // one push is for all
+		}
+		return post(ctx, m.daemon.hooks, notification("shared"+tag, "shop/shared", tag, m.version))
+	}
+	patch := func(ctx context.Context, i int, tag string) error { return m.patchTo(ctx, i, "shared", tag) }
+	var pushes, patches []time.Duration
+	for range burstRounds {
+		e, err := m.timed(ctx, push, all...)
+		if err != nil {
+			return err
+		}
+		p, err := m.timed(ctx, patch, all...)
+		if err != nil {
+			return err
+		}
+		pushes, patches = append(pushes, e.sent), append(patches, p.sent)
+	}
+	e, p := percentile(pushes, 0.5), percentile(patches, 0.5)
+	m.row(fmt.Sprintf("one push for %d Deployments that use its image, beside bare PATCHes", shared),
+		fmt.Sprintf("%.0f/s", shared/e.Seconds()), fmt.Sprintf("%.0f/s", shared/p.Seconds()), float64(p)/float64(e), "at least 0.8 x")
+	return nil
+}
+
 func name(i int) string { return fmt.Sprintf("app-%d", i) }
 
-func (b *bench) createDeployment(ctx context.Context, name string) error {
+// createDeployments makes those of some numbers, each of a repository.
+func (b *bench) createDeployments(ctx context.Context, from, to int, repository func(i int) string) error {
+	return senders(burstWorkers, to-from, func(i int) error { return b.createDeployment(ctx, name(from+i), repository(from+i)) })
+}
+
+func (b *bench) createDeployment(ctx context.Context, name, repository string) error {
 	labels := map[string]string{"app": name}
 	none := int32(0)
 	_, err := b.cluster.Client.AppsV1().Deployments(ns).Create(ctx, &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: appsv1.DeploymentSpec{Replicas: &none, Selector: &metav1.LabelSelector{MatchLabels: labels}, Template: corev1.PodTemplateSpec{
 			ObjectMeta: metav1.ObjectMeta{Labels: labels},
-			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "registry.example.com/shop/" + name + ":v1.0.0"}}},
+			Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "registry.example.com/shop/" + repository + ":v1.0.0"}}},
 		}},
 	}, metav1.CreateOptions{})
 	return err

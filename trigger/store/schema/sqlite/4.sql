@@ -11,3 +11,5 @@ ALTER TABLE kept RENAME TO notices;
 
 ALTER TABLE runs ADD COLUMN begun  TEXT    NOT NULL DEFAULT ''; -- what its action waits for
 ALTER TABLE runs ADD COLUMN parent INTEGER NOT NULL DEFAULT 0;  -- the run that found what this one changes
+ALTER TABLE runs ADD COLUMN step    TEXT    NOT NULL DEFAULT ''; -- when it starts, as a step of a sequence
+ALTER TABLE runs ADD COLUMN pending INTEGER NOT NULL DEFAULT 0;  -- it waits for the steps before it
