@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -138,7 +139,9 @@ func (l *loader) loadAction(n strictyaml.Node, p place) *action {
 	}
 	a := &action{kind: keys[0], row: row, defLane: p.lane, decode: l.decode}
 	general, special := split(n.YAML(), p.keys)
-	ok = a.loadOptions(n.With(general), p)
+	if ok = a.loadOptions(n.With(general), p); !fixed(n, row.Fixed) {
+		return nil
+	}
 
 	faults := 0
 	fault := func(y *yaml.Node, err error) { faults++; n.With(y).Fault(err) }
@@ -151,6 +154,18 @@ func (l *loader) loadAction(n strictyaml.Node, p place) *action {
 		return nil
 	}
 	return a
+}
+
+// fixed reports whether there are no templates in the keys that have none.
+func fixed(n strictyaml.Node, keys map[string]string) bool {
+	good := true
+	for key, instead := range keys {
+		if strings.Contains(n.Key(key).YAML().Value, "{{") {
+			n.Key(key).Faultf("cannot hold a template: %s", instead)
+			good = false
+		}
+	}
+	return good
 }
 
 // loadOptions reads the options. Of runs that have to wait only the newest is

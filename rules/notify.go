@@ -15,19 +15,25 @@ import (
 
 // notice is one notification: which outcomes people are told of, and how.
 type notice struct {
-	name   string
-	on     []string
-	rules  []string // none: all
-	action action
+	name    string
+	on      []string
+	rules   []string // none: all
+	action  action
+	summary *action // of more than atMost outcomes; nil tells of each of them
+	atMost  int
 }
 
 type noticeSpec struct {
-	Name  string             `yaml:"name"`
-	On    strictyaml.Strings `yaml:"on"`
-	Rules strictyaml.Strings `yaml:"rules"`
+	Name   string             `yaml:"name"`
+	On     strictyaml.Strings `yaml:"on"`
+	Rules  strictyaml.Strings `yaml:"rules"`
+	AtMost int                `yaml:"atMost"`
 }
 
-var noticeKeys = []string{"name", "on", "rules"}
+var noticeKeys = []string{"name", "on", "rules", "atMost"}
+
+// usualAtMost is how many messages at once people still read one by one.
+const usualAtMost = 10
 
 // noticePrefix begins what the runs of a notification have for a rule and for
 // a lane. A rule of a cluster may have such a name, too; its lanes are others.
@@ -64,40 +70,63 @@ func (s *Set) NoticeStates() []string {
 	return slices.Compact(all)
 }
 
-// Notices gives the runs that tell people how a run stands, with everything
-// rendered. Nobody is told of those runs themselves. A template that cannot be
-// rendered yields a run that has failed, so that it is seen.
-func (s *Set) Notices(run trigger.Run, now time.Time) []trigger.Run {
-	if run.Tells != 0 {
-		return nil
-	}
+// Notices gives the runs that tell people of outcomes, with everything
+// rendered. Nobody is told of those runs themselves. Of more outcomes than a
+// notification has messages for, people get one that sums them up: it tells of
+// the first of them. A template that cannot be rendered yields a run that has
+// failed, so that it is seen.
+func (s *Set) Notices(told []trigger.Notice, now time.Time) []trigger.Run {
 	var runs []trigger.Run
-	var vars *outcome // made for the first notification that matches
+	vars := make([]*outcome, len(told)) // made for the first notification that matches
 	for i := range s.notices {
 		n := &s.notices[i]
-		if !slices.Contains(n.on, noticeWord(run)) || len(n.rules) > 0 && !slices.Contains(n.rules, run.Rule) {
+		var about []int
+		for j := range told {
+			if !n.matches(told[j].Run) {
+				continue
+			}
+			if vars[j] == nil {
+				vars[j] = newOutcome(told[j], s.url, now)
+			}
+			about = append(about, j)
+		}
+		if n.summary != nil && len(about) > n.atMost {
+			all := make([]*outcome, len(about))
+			for k, j := range about {
+				all[k] = vars[j]
+			}
+			runs = append(runs, n.tell(n.summary, told[about[0]].Run, summarise(all, s.url), now))
 			continue
 		}
-		if vars == nil {
-			vars = newOutcome(run)
+		for _, j := range about {
+			runs = append(runs, n.tell(&n.action, told[j].Run, vars[j], now))
 		}
-		tell := trigger.Run{
-			EventID: run.EventID, Event: run.Event, Rule: noticePrefix + n.name, Tells: run.ID, CreatedAt: now, NotBefore: now,
-		}
-		n.action.plan(&tell, vars)
-		runs = append(runs, tell)
 	}
 	return runs
 }
 
+// matches reports whether the notification is about how the run stands.
+func (n *notice) matches(r trigger.Run) bool {
+	return r.Tells == 0 && slices.Contains(n.on, noticeWord(r)) && (len(n.rules) == 0 || slices.Contains(n.rules, r.Rule))
+}
+
+// tell makes the run of an action that tells of another run.
+func (n *notice) tell(a *action, of trigger.Run, vars *outcome, now time.Time) trigger.Run {
+	r := trigger.Run{EventID: of.EventID, Event: of.Event, Rule: noticePrefix + n.name, Tells: of.ID, CreatedAt: now, NotBefore: now}
+	a.plan(&r, vars)
+	return r
+}
+
 // LoadNotices compiles the list of notifications at n into a set that nobody
-// uses yet. All faults are reported to n; the set is of use only when there
-// are none.
-func (s *Set) LoadNotices(n strictyaml.Node, kinds map[string]trigger.Kind, decode Decoder) {
+// uses yet. Their links lead to the dockbell at url; there are none when that
+// is "". All faults are reported to n; the set is of use only when there are
+// none.
+func (s *Set) LoadNotices(n strictyaml.Node, url string, kinds map[string]trigger.Kind, decode Decoder) {
 	if n.YAML().Kind != yaml.SequenceNode {
 		n.Faultf("must be a list of notifications")
 		return
 	}
+	s.url = strings.TrimRight(url, "/")
 	// Whatever its kind, a notification is a call: each one is made, in order.
 	calls := maps.Clone(kinds)
 	for name, row := range calls {
@@ -122,9 +151,9 @@ func (s *Set) LoadNotices(n strictyaml.Node, kinds map[string]trigger.Kind, deco
 // given one.
 func (l *loader) loadNotice(n strictyaml.Node, set *Set, name string) (loaded notice, ok bool) {
 	general, special := split(n.YAML(), noticeKeys)
-	s := noticeSpec{Name: name}
+	s := noticeSpec{Name: name, AtMost: usualAtMost}
 	ok = n.With(general).Decode(&s)
-	loaded = notice{name: s.Name, on: s.On, rules: s.Rules}
+	loaded = notice{name: s.Name, on: s.On, rules: s.Rules, atMost: s.AtMost}
 	if n.YAML().Kind != yaml.MappingNode {
 		return loaded, false
 	}
@@ -148,15 +177,26 @@ func (l *loader) loadNotice(n strictyaml.Node, set *Set, name string) (loaded no
 			n.Key("rules").Faultf("there is no rule %q", name)
 		}
 	}
-	if keys := n.With(special).Keys(); len(keys) != 1 {
-		n.Faultf("needs one action beside name, on and rules: one of %s; it has %s", l.kindNames(), orNone(keys))
+	keys := n.With(special).Keys()
+	if len(keys) != 1 {
+		n.Faultf("needs one action beside %s: one of %s; it has %s", strings.Join(noticeKeys, ", "), l.kindNames(), orNone(keys))
 		return loaded, false
 	}
+	joins := l.kinds[keys[0]].Message != nil
+	switch _, known := l.kinds[keys[0]]; {
+	case known && !joins && n.Has("atMost"):
+		n.Key("atMost").Faultf("is for messages to people; %s actions tell of each outcome by itself", keys[0])
+	case s.AtMost < 1:
+		n.Key("atMost").Faultf("must be at least 1: how many messages at once are not summed up in one")
+	}
 	p := place{lane: noticePrefix + s.Name, keys: noticeOptions, vars: sampleOutcome(about, s.On)}
-	a := l.loadAction(n.With(special), p)
+	a := l.loadAction(n.With(withMessage(special, l.kinds, false)), p)
 	if a == nil {
 		return loaded, false
 	}
 	loaded.action = *a
+	if joins {
+		loaded.summary = l.loadAction(n.With(withMessage(special, l.kinds, true)), p)
+	}
 	return loaded, ok
 }

@@ -23,7 +23,7 @@ func loadNotices(t testing.TB, text string) (*Set, error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	set.LoadNotices(n, kinds, decodeSpec)
+	set.LoadNotices(n, "https://dockbell.example.com/", withChat(), decodeSpec)
 	return set, n.Err()
 }
 
@@ -78,7 +78,7 @@ func TestNoticesOfStates(t *testing.T) {
 			tt.change(&run)
 		}
 		var got []string
-		for _, r := range set.Notices(run, now) {
+		for _, r := range set.Notices(told(run), now) {
 			got = append(got, r.Rule)
 		}
 		if strings.Join(got, " ") != tt.want {
@@ -93,6 +93,14 @@ func TestNoticesOfStates(t *testing.T) {
 	}
 }
 
+// told are runs as people are told of them.
+func told(runs ...trigger.Run) (all []trigger.Notice) {
+	for _, r := range runs {
+		all = append(all, trigger.Notice{Run: r})
+	}
+	return all
+}
+
 // A notification is a call in a lane of its own, of whatever kind it is.
 func TestNoticeRun(t *testing.T) {
 	set, err := loadNotices(t, `
@@ -103,7 +111,7 @@ func TestNoticeRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	later := now.Add(time.Minute)
-	got := set.Notices(ended(t, trigger.Failed), later)
+	got := set.Notices(told(ended(t, trigger.Failed)), later)
 	for i, want := range []trigger.Run{
 		{Rule: "notify/set", Kind: "set", Target: "chat", Spec: []byte(`{"to":"chat","list":["failed"]}`), Lane: "notify/set", Timeout: 30 * time.Second},
 		{Rule: "notify/call", Kind: "call", Target: "web", Spec: []byte(`{"to":"web"}`), Lane: "notify/call", Timeout: 5 * time.Second,
@@ -137,7 +145,7 @@ func TestNoticeTemplates(t *testing.T) {
 			t.Errorf("%s: %v", template, err)
 			continue
 		}
-		if runs := set.Notices(ended(t, trigger.Failed), now); runs[0].Target != want || runs[0].State != "" {
+		if runs := set.Notices(told(ended(t, trigger.Failed)), now); runs[0].Target != want || runs[0].State != "" {
 			t.Errorf("%s: %q, %s %s; want %q", template, runs[0].Target, runs[0].State, runs[0].Reason, want)
 		}
 	}
@@ -147,7 +155,7 @@ func TestNoticeTemplates(t *testing.T) {
 	}
 	waiting := ended(t, trigger.Waiting)
 	waiting.Approvals = 1
-	if runs := set.Notices(waiting, now); runs[0].Target != "approval" {
+	if runs := set.Notices(told(waiting), now); runs[0].Target != "approval" {
 		t.Errorf("the state of a run that waits for people is %q", runs[0].Target)
 	}
 }
@@ -161,7 +169,7 @@ func TestNoticeThatFails(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runs := set.Notices(ended(t, trigger.Failed), now)
+	runs := set.Notices(told(ended(t, trigger.Failed)), now)
 	if r := runs[0]; r.State != trigger.Failed || !strings.Contains(r.Reason, "index out of range: 13") || !r.FinishedAt.Equal(now) || r.Tells != 42 || r.Lane != "notify/bad" {
 		t.Errorf("%+v", r)
 	}
@@ -190,18 +198,21 @@ func TestNoticeFaults(t *testing.T) {
 		{"bad name", "- {name: a/b, on: failed, call: {}}", "n.yaml:1: [0].name: must be of letters, digits, dots, dashes and underscores, at most 64: it is in logs, metrics and lanes"},
 		{"two of one name", "- {name: a, on: failed, call: {}}\n- {name: a, on: failed, call: {}}", `n.yaml:2: [1].name: another notification is named "a", on line 1`},
 		{"the name that another has by its position", "- {name: '2', on: failed, call: {}}\n- {on: failed, call: {}}", `n.yaml:2: [1].name: another notification is named "2", on line 1`},
-		{"no action", "- {on: failed}", "n.yaml:1: [0]: needs one action beside name, on and rules: one of call, set; it has none"},
-		{"two actions", "- {on: failed, call: {}, set: {}}", "n.yaml:1: [0]: needs one action beside name, on and rules: one of call, set; it has call, set"},
-		{"a key misspelt", "- {on: failed, rule: web, call: {}}", "n.yaml:1: [0]: needs one action beside name, on and rules: one of call, set; it has rule, call"},
-		{"unknown action", "- {on: failed, coll: {}}", `n.yaml:1: [0]: unknown action "coll"; known are call, set`},
+		{"no action", "- {on: failed}", "n.yaml:1: [0]: needs one action beside name, on, rules, atMost: one of call, chat, set; it has none"},
+		{"two actions", "- {on: failed, call: {}, set: {}}", "n.yaml:1: [0]: needs one action beside name, on, rules, atMost: one of call, chat, set; it has call, set"},
+		{"a key misspelt", "- {on: failed, rule: web, call: {}}", "n.yaml:1: [0]: needs one action beside name, on, rules, atMost: one of call, chat, set; it has rule, call"},
+		{"unknown action", "- {on: failed, coll: {}}", `n.yaml:1: [0]: unknown action "coll"; known are call, chat, set`},
 		{"repeated key", "- {on: failed, on: skipped, call: {}}", "n.yaml:1: [0].on: the key is there twice; the other is on line 1"},
+		{"too few at once", "- {on: failed, atMost: 0, chat: {}}", "n.yaml:1: [0].atMost: must be at least 1: how many messages at once are not summed up in one"},
+		{"calls are not summed up", "- {on: failed, atMost: 5, call: {}}", "n.yaml:1: [0].atMost: is for messages to people; call actions tell of each outcome by itself"},
+		{"message that is refused", "- on: failed\n  chat:\n    name: '{{.Title}}'", `n.yaml:3: [0].chat.name: "deployment prod/web failed: registry.example.com/shop/web:v1.2.3" is not a name`},
 		{"options of lanes", "- {on: failed, call: {lane: a}}", `n.yaml:1: [0].call: unknown key "lane"; known are any, count, list, name, on, params, to, attempts, backoff, deadline, timeout`},
 		{"hold", "- {on: failed, call: {onFailure: hold}}", `n.yaml:1: [0].call: unknown key "onFailure"; known are any, count, list, name, on, params, to, attempts, backoff, deadline, timeout`},
-		{"groups of the tag", "- {on: failed, rules: web, call: {to: '{{.Match.sha}}'}}", "n.yaml:1: [0].call: template: there is no .Match; there are .Registry, .Repository, .Tag, .Digest, .Image, .Pinned, .Actor, .Source, .Action, .OccurredAt, .Rule, .State, .Reason, .Target, .Kind, .Run, .Attempt"},
+		{"groups of the tag", "- {on: failed, rules: web, call: {to: '{{.Match.sha}}'}}", "n.yaml:1: [0].call: template: there is no .Match; there are .Registry, .Repository, .Tag, .Digest, .Image, .Pinned, .Actor, .Source, .Action, .OccurredAt, .Rule, .State, .Reason, .Target, .Kind, .Run, .Attempt, .From, .Took, .StartedAt, .FinishedAt, .Link, .Title, .Text, .Count"},
 		{"template whose result is refused", "- on: failed\n  call:\n    name: '{{.Image}}'", `n.yaml:3: [0].call.name: "registry.example.com/shop/web:v1.2.3" is not a name`},
 		{"several", "- {on: [], call: {timeout: 0s}}\n- {on: what, coll: {}}", "n.yaml:1: [0].on: is missing: what to tell people of, some of " + words +
 			"\nn.yaml:1: [0].call.timeout: must be longer than nothing, as in 30s\nn.yaml:2: [1].on: there is no state \"what\" to tell people of; there are " + words +
-			"\nn.yaml:2: [1]: unknown action \"coll\"; known are call, set"},
+			"\nn.yaml:2: [1]: unknown action \"coll\"; known are call, chat, set"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := loadNotices(t, tt.text); fmt.Sprint(err) != tt.want {
@@ -213,7 +224,7 @@ func TestNoticeFaults(t *testing.T) {
 
 // What only notifications know is not there in a rule.
 func TestRulesKnowNoOutcome(t *testing.T) {
-	for _, name := range []string{"Rule", "State", "Reason", "Target", "Kind", "Run", "Attempt"} {
+	for _, name := range []string{"Rule", "State", "Reason", "Target", "Kind", "Run", "Attempt", "From", "Title", "Link"} {
 		if _, err := ruleWith(t, "actions: [call: {to: '{{."+name+"}}'}]"); err == nil || !strings.Contains(err.Error(), "there is no ."+name) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -222,7 +233,13 @@ func TestRulesKnowNoOutcome(t *testing.T) {
 
 // What the words stand for are the states that a run can end in.
 func TestNoticeWordsAreOutcomes(t *testing.T) {
+	if len(noticeWords) != len(stateWords) {
+		t.Errorf("%d words and %d ways to say them", len(noticeWords), len(stateWords))
+	}
 	for _, word := range noticeWords {
+		if gravity(word) == len(stateWords) {
+			t.Errorf("nothing says that a run is %s", word)
+		}
 		if word != onApproval && !trigger.State(word).Ended() {
 			t.Errorf("%s is no outcome", word)
 		}

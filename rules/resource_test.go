@@ -125,7 +125,7 @@ func TestNotificationsAndRulesOfTheCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	set := &Set{}
-	set.LoadNotices(n, kinds, decodeSpec)
+	set.LoadNotices(n, "", kinds, decodeSpec)
 	if err := n.Err(); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +136,7 @@ func TestNotificationsAndRulesOfTheCluster(t *testing.T) {
 	set = set.With(LoadOne(shut, "notify/web", kinds, nil, nil, decodeSpec))
 	now := time.Now()
 	for rule, want := range map[string]int{"shop/web": 1, "shop/api": 0, "web": 0} {
-		tell := set.Notices(trigger.Run{ID: 1, Rule: rule, State: trigger.Failed}, now)
+		tell := set.Notices(told(trigger.Run{ID: 1, Rule: rule, State: trigger.Failed}), now)
 		if len(tell) != want {
 			t.Errorf("%s: %d notifications, want %d", rule, len(tell), want)
 		}

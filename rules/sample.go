@@ -50,9 +50,13 @@ func sampleEvent(r *rule) (trigger.Event, map[string]string) {
 // notification with that is on some words.
 func sampleOutcome(r *rule, on []string) *outcome {
 	e, _ := sampleEvent(r)
-	o := newOutcome(trigger.Run{
+	began := e.OccurredAt.Add(time.Second)
+	told := trigger.Notice{From: e.Image, Run: trigger.Run{
 		ID: 1, Event: e, Rule: r.name, State: trigger.Failed, Reason: "exit status 1", Target: "deployment prod/web", Kind: "kubernetes", Attempt: 1,
-	})
+		FirstAt: began, FinishedAt: began.Add(time.Minute),
+	}}
+	told.From.Tag = "v1.2.2"
+	o := newOutcome(told, "https://dockbell.example.com", began)
 	if len(on) > 0 {
 		o.State = on[0]
 	}

@@ -19,12 +19,13 @@ type Set struct {
 	rules   []*rule
 	index   index
 	notices []notice
+	url     string // of dockbell, for the links of notifications; "" when it is not known
 }
 
 // With is the set with the rules of others behind its own. The notifications
 // are its own.
 func (s *Set) With(others ...*Set) *Set {
-	all := &Set{rules: slices.Clip(s.rules), notices: s.notices}
+	all := &Set{rules: slices.Clip(s.rules), notices: s.notices, url: s.url}
 	for _, o := range others {
 		all.rules = append(all.rules, o.rules...)
 	}

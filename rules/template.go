@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"text/template"
 	"time"
@@ -39,13 +38,21 @@ type variables struct {
 // outcome is what the templates of a notification may name.
 type outcome struct {
 	pushed
-	Rule    string
-	State   string // as `on` has it
-	Reason  string
-	Target  string
-	Kind    string
-	Run     string // its id
-	Attempt int    // tries begun
+	Rule       string
+	State      string // as `on` has it
+	Reason     string
+	Target     string
+	Kind       string
+	Run        string // its id
+	Attempt    int    // tries begun
+	From       string // what was in the place of Image; "" when that is not known
+	Took       string // from the first try to the end; "" when it was never tried
+	StartedAt  stamp
+	FinishedAt stamp
+	Link       string // to where more is to be read; "" without server.url
+	Title      string // all of it in one sentence
+	Text       string // the rest, in lines
+	Count      int    // of the outcomes that this tells of: 1, or more in a summary
 }
 
 // stamp is a time that prints as RFC 3339.
@@ -63,13 +70,6 @@ func newPushed(e trigger.Event) pushed {
 
 func newVariables(e trigger.Event, groups map[string]string) *variables {
 	return &variables{pushed: newPushed(e), Match: groups}
-}
-
-func newOutcome(r trigger.Run) *outcome {
-	return &outcome{
-		pushed: newPushed(r.Event), Rule: r.Rule, State: noticeWord(r), Reason: r.Reason,
-		Target: r.Target, Kind: r.Kind, Run: strconv.FormatInt(r.ID, 10), Attempt: r.Attempt,
-	}
 }
 
 var functions = template.FuncMap{

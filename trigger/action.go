@@ -56,6 +56,10 @@ type Kind struct {
 	// not repeated when it is not known whether it happened.
 	Declarative bool
 
+	// Fixed are the keys of the specification in which there are no templates,
+	// each with what to do instead.
+	Fixed map[string]string
+
 	Attempts int           // default of `attempts`
 	Timeout  time.Duration // default of `timeout`
 

@@ -45,43 +45,55 @@ func (c *apiClient) post(ctx context.Context, path string, body, into any) error
 }
 
 func (c *apiClient) call(ctx context.Context, method, path string, query url.Values, body, into any) error {
-	if err := checkOutput(c.output); err != nil {
+	resp, err := c.send(ctx, &http.Client{Timeout: apiTimeout}, method, path, query, http.Header{}, body)
+	if err != nil {
 		return err
+	}
+	defer resp.Body.Close()
+	return json.NewDecoder(resp.Body).Decode(into)
+}
+
+// send makes a request and gives the answer, unless that is an error. The
+// caller closes its body.
+func (c *apiClient) send(ctx context.Context, client *http.Client, method, path string, query url.Values, header http.Header, body any) (*http.Response, error) {
+	if err := checkOutput(c.output); err != nil {
+		return nil, err
 	}
 	u, err := url.Parse(c.server)
 	if err != nil || u.Host == "" {
-		return fmt.Errorf("--server %q: must be a URL, as in http://127.0.0.1:8081", c.server)
+		return nil, fmt.Errorf("--server %q: must be a URL, as in http://127.0.0.1:8081", c.server)
 	}
 	u = u.JoinPath(path)
 	u.RawQuery = query.Encode()
 	var text []byte
 	if body != nil {
 		if text, err = json.Marshal(body); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(text))
 	if err != nil {
-		return err
+		return nil, err
 	}
+	req.Header = header
 	if token := os.Getenv("DOCKBELL_TOKEN"); token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := (&http.Client{Timeout: apiTimeout}).Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
-		return fmt.Errorf("no dockbell answers at %s: %w; is it running, and is this its server.admin address?", c.server, errors.Unwrap(err))
+		return nil, fmt.Errorf("no dockbell answers at %s: %w; is it running, and is this its server.admin address?", c.server, errors.Unwrap(err))
+	}
+	if resp.StatusCode/100 == 2 {
+		return resp, nil
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode/100 != 2 {
-		var answer struct {
-			Error string `json:"error"`
-		}
-		if json.NewDecoder(resp.Body).Decode(&answer) != nil || answer.Error == "" {
-			return fmt.Errorf("%s answered %s", c.server, resp.Status)
-		}
-		return errors.New(answer.Error)
+	var answer struct {
+		Error string `json:"error"`
 	}
-	return json.NewDecoder(resp.Body).Decode(into)
+	if json.NewDecoder(resp.Body).Decode(&answer) != nil || answer.Error == "" {
+		return nil, fmt.Errorf("%s answered %s", c.server, resp.Status)
+	}
+	return nil, errors.New(answer.Error)
 }
 
 // byFlag adds --by to a command that changes something.

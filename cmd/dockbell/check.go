@@ -18,7 +18,7 @@ import (
 // configuration: the same rows, which nobody lets act.
 func offlineKinds(ctx context.Context, allowCommands bool) kindTable {
 	return func(client *action.Client, specs map[string]k8s.ClusterSpec, aliases trigger.Aliases) map[string]trigger.Kind {
-		return actionKinds(client, k8s.New(ctx, specs, aliases, slog.New(slog.DiscardHandler)), allowCommands)
+		return actionKinds(client, k8s.New(ctx, specs, aliases, slog.New(slog.DiscardHandler)), aliases, allowCommands)
 	}
 }
 

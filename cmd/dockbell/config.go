@@ -35,6 +35,7 @@ type configFile struct {
 	Server struct {
 		Listen         string                  `yaml:"listen"`
 		Admin          string                  `yaml:"admin"`
+		URL            string                  `yaml:"url"`
 		MaxBody        int64                   `yaml:"maxBody"`
 		TLS            *tlsConfig              `yaml:"tls"`
 		TrustedProxies []string                `yaml:"trustedProxies"`
@@ -150,7 +151,7 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		root.Faultf("rules are missing: without a rule nothing happens")
 	}
 	if c.rules != nil && root.Has("notify") {
-		c.rules.LoadNotices(root.Key("notify"), c.kinds, decodeSpec)
+		c.rules.LoadNotices(root.Key("notify"), c.Server.URL, c.kinds, decodeSpec)
 	}
 	if root.Err() == nil { // else what is wrong with the people, or the rule, comes first
 		c.checkApprovals(c.rules, root.Key("rules").Items())
@@ -210,9 +211,18 @@ func checkServer(n strictyaml.Node, c configFile) {
 		n.Key("tls").Faultf("needs cert and key, two files")
 	}
 	checkPeople(n, c)
+	if s.URL != "" && !isBase(s.URL) {
+		n.Key("url").Faultf("must be where people reach the admin address, as in https://dockbell.example.com: notifications link there")
+	}
 	if s.MaxBody < 0 {
 		n.Key("maxBody").Faultf("must be a number of bytes")
 	}
+}
+
+// isBase reports whether something can be put behind a URL.
+func isBase(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 // checkPeople looks at the tokens of the API: each can be read and is of one

@@ -240,7 +240,7 @@ func TestNotificationsAreLoaded(t *testing.T) {
 		t.Fatal(err)
 	}
 	event := trigger.Event{Image: trigger.Image{Registry: "docker.io", Repository: "shop/web", Tag: "v1.4.0"}}
-	runs := c.rules.Notices(trigger.Run{ID: 9, Event: event, Rule: "web-to-prod", Kind: "kubernetes", Target: "deployment prod/web", State: trigger.Failed, Reason: "no such host", Attempt: 2}, time.Now())
+	runs := c.rules.Notices([]trigger.Notice{{Run: trigger.Run{ID: 9, Event: event, Rule: "web-to-prod", Kind: "kubernetes", Target: "deployment prod/web", State: trigger.Failed, Reason: "no such host", Attempt: 2}}}, time.Now())
 	const text = "web-to-prod docker.io/shop/web:v1.4.0 failed: no such host (run 9, try 2, kubernetes deployment prod/web)"
 	if len(runs) != 1 || runs[0].Rule != "notify/oncall" || runs[0].Kind != "http" || !strings.Contains(string(runs[0].Spec), text) {
 		t.Errorf("%+v", runs)

@@ -23,7 +23,7 @@ type role struct {
 // YAML may use strictyaml and secret, and the server knows the senders.
 var roles = map[string]role{
 	"cmd/dockbell": {
-		may:    []string{"k8s", "rules", "trigger", "trigger/action", "trigger/queue", "trigger/registry", "trigger/secret", "trigger/server", "trigger/source", "trigger/store", "trigger/strictyaml"},
+		may:    []string{"k8s", "rules", "trigger", "trigger/action", "trigger/action/git", "trigger/queue", "trigger/registry", "trigger/secret", "trigger/server", "trigger/source", "trigger/store", "trigger/strictyaml"},
 		reason: "it is the only package that knows all others",
 	},
 	"trigger": {
@@ -40,8 +40,17 @@ var roles = map[string]role{
 		reason: "it changes workloads; who asks for that, and when it is tried again, is not its business",
 	},
 	"trigger/action": {
-		may:    []string{"trigger", "trigger/secret"},
+		may:    []string{"trigger", "trigger/action/git", "trigger/action/git/manifest", "trigger/secret"},
 		reason: "an action gets final parameters and tries once; it knows neither rules nor queue nor store",
+	},
+	"trigger/action/git": {
+		may:    []string{"trigger"},
+		reason: "it commits and pushes files, and knows neither what is in them nor why",
+	},
+	"trigger/action/git/manifest": {
+		may:     []string{"trigger"},
+		reason:  "it changes bytes of a file that it is given, and reads and writes none",
+		foreign: []string{"os", "net", "log", "database", "github.com/go-git"},
 	},
 	"trigger/queue": {
 		may:    []string{"trigger"},
@@ -82,6 +91,7 @@ var onlyIn = map[string]struct{ home, reason string }{
 	"github.com/spf13/cobra": {"cmd/dockbell", "only a command has a command line"},
 	"github.com/gorilla/mux": {"trigger/server", "routes are registered once"},
 	//"github.com/bmatcuk":         {"rules", "patterns are the rules' business"},
+	"github.com/go-git":          {"trigger/action/git", "how repositories are read and written is that package's secret"},
 	"golang.org/x/sync/errgroup": {"cmd/dockbell", "the parts are started in one place"},
 }
 

@@ -39,7 +39,7 @@ job, calls a URL, runs a command.`,
 		SilenceErrors: true,
 	}
 	root.AddCommand(
-		serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), versionCommand(),
+		serveCommand(), checkCommand(), explainCommand(), sendCommand(), windowsCommand(), dbCommand(), deliverCommand(), versionCommand(),
 		runsCommand(), eventsCommand(), importCommand(), replayCommand(), holdCommand(), holdsCommand(), releaseCommand(),
 	)
 	return root

@@ -21,6 +21,7 @@ import (
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/action"
+	"github.com/dockbell/dockbell/trigger/queue"
 	"github.com/dockbell/dockbell/trigger/registry"
 	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/source"
@@ -66,7 +67,8 @@ type reloader struct {
 	db      *store.Store
 
 	base     *server.Server // without settings
-	first    *config        // what cannot be changed is as it says
+	queue    *queue.Queue
+	first    *config // what cannot be changed is as it says
 	requests *prometheus.CounterVec
 	gauges   reloadGauges
 
@@ -96,7 +98,8 @@ func begin(watches context.Context, o serveOptions, log *slog.Logger) (*reloader
 // connect gives the reloader what the first configuration has led to.
 func (r *reloader) connect(db *store.Store, metrics *prometheus.Registry) {
 	r.db, r.requests, r.gauges = db, newRequestCounter(metrics), newReloadGauges(metrics)
-	r.base = server.New(server.Config{Store: db, Reload: r.reload, Loaded: r.state, Log: r.log, Metrics: metrics})
+	r.queue = r.newQueue(metrics)
+	r.base = server.New(server.Config{Store: db, Reload: r.reload, Loaded: r.state, Output: r.output, Log: r.log, Metrics: metrics})
 }
 
 // now is the configuration at work.
@@ -122,7 +125,7 @@ func (r *reloader) prepare() (next *setup, err error) {
 			if next.clusters == nil {
 				next.clusters = r.open(before, specs, aliases)
 			}
-			return actionKinds(client, next.clusters.Clusters, r.options.allowCommands)
+			return actionKinds(client, next.clusters.Clusters, aliases, r.options.allowCommands)
 		}, source.Outside{})
 		return err
 	}

@@ -54,7 +54,7 @@ func runsCommand() *cobra.Command {
 	f.IntVar(&limit, "limit", 20, "how many")
 	c.flags(cmd)
 	cmd.AddCommand(
-		showRunCommand(&c), approveCommand(&c), rejectCommand(&c),
+		showRunCommand(&c), watchCommand(&c), approveCommand(&c), rejectCommand(&c),
 		interveneCommand(&c, "cancel", "End a run that waits"), interveneCommand(&c, "retry", "Try a run again that has failed"),
 	)
 	return cmd

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,8 +28,10 @@ import (
 //
 //	config: |            the configuration without server and store. RECEIVER is the address of the
 //	                     receiver as host:port, DIR a folder of its own with a kubeconfig of the receiver
+//	example: jenkins.md#1   an example of docs/actions, the first of its page, that takes EXAMPLE's place in the configuration
+//	with: {FROM: TO}        what is written otherwise there, as the address of the receiver
 //	answers:             what the receiver answers to METHOD PATH, in turn and then the last for ever:
-//	  POST /x: [503, 200]     statuses, or {status: 200, body: …}; 200 where nothing is said
+//	  POST /x: [503, 200]     statuses, or {status: 200, headers: {…}, body: …}; 200 where nothing is said
 //	steps:               one after the other, each one of
 //	- post: hub?token=x  a delivery to /hooks/…, with
 //	  body: {…}            what is sent, as JSON
@@ -45,6 +48,8 @@ import (
 //	calls: [POST /x …]   all calls of the receiver at the end, METHOD PATH BODY, each with what is said as its beginning; not checked when left out
 type scenario struct {
 	Config  string             `yaml:"config"`
+	Example string             `yaml:"example"`
+	With    map[string]string  `yaml:"with"`
 	Answers map[string][]any   `yaml:"answers"`
 	Steps   []step             `yaml:"steps"`
 	Runs    []wantedRun        `yaml:"runs"`
@@ -78,6 +83,9 @@ const patience = 30 * time.Second
 
 func TestScenarios(t *testing.T) {
 	t.Setenv("HUB_TOKEN", "hunter2")
+	for _, name := range exampleSecrets {
+		t.Setenv(name, "whsec_aHVudGVyMg==") // good for all of them
+	}
 	for _, path := range filesIn(t, "../../testdata/scenarios") {
 		t.Run(strings.TrimSuffix(filepath.Base(path), ".yaml"), func(t *testing.T) {
 			t.Parallel()
@@ -99,9 +107,53 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
+// exampleSecrets are the secrets that the examples in docs/actions name.
+var exampleSecrets = []string{
+	"ARGOCD_TOKEN", "ARGO_EVENTS_TOKEN", "CHAT_TOKEN", "GITHUB_TOKEN", "GITLAB_TOKEN", "GITLAB_TRIGGER", "JENKINS_TOKEN", "JENKINS_WEBHOOK", "RELAY_SECRET", "TEKTON_SECRET",
+}
+
+// example is the text of the scenario's example.
+func (s *scenario) example(t *testing.T) string {
+	t.Helper()
+	page, number, _ := strings.Cut(s.Example, "#")
+	n, err := strconv.Atoi(number)
+	all := examples(t, filepath.Join("../../docs/actions", page))
+	if err != nil || n < 1 || n > len(all) {
+		t.Fatalf("there is no example %s", s.Example)
+	}
+	text := all[n-1]
+	for from, to := range s.With {
+		if !strings.Contains(text, from) {
+			t.Fatalf("example %s holds no %q", s.Example, from)
+		}
+		text = strings.ReplaceAll(text, from, to)
+	}
+	return text
+}
+
+// examples are the rules that a page shows, in order.
+func examples(t *testing.T, page string) (all []string) {
+	t.Helper()
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, block := range strings.Split(string(text), "\n```yaml\n")[1:] {
+		block, _, _ = strings.Cut(block, "\n```")
+		if strings.HasPrefix(block, "rules:") {
+			all = append(all, block)
+		}
+	}
+	return all
+}
+
 func (s *scenario) run(t *testing.T) {
 	r := newReceiver(t, s.Answers)
-	d := startDaemon(t, strings.ReplaceAll(s.Config, "RECEIVER", r.address), r.address)
+	config := s.Config
+	if s.Example != "" {
+		config = strings.Replace(config, "EXAMPLE", s.example(t), 1)
+	}
+	d := startDaemon(t, strings.ReplaceAll(config, "RECEIVER", r.address), r.address)
 	for i, step := range s.Steps {
 		t.Logf("step %d", i)
 		step.do(t, d, r)
@@ -382,6 +434,11 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(a)
 	case map[string]any:
 		w.Header().Set("Content-Type", "application/json")
+		if headers, ok := a["headers"].(map[string]any); ok {
+			for name, v := range headers {
+				w.Header().Set(name, fmt.Sprint(v))
+			}
+		}
 		if status, ok := a["status"].(int); ok {
 			w.WriteHeader(status)
 		}

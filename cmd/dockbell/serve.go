@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/action"
 	"github.com/dockbell/dockbell/trigger/queue"
 	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/store"
@@ -128,13 +129,13 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	q := r.queue(metrics)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Serve(ctx, hooks, r.hooks(), r.tls(), log) })
 	group.Go(func() error { return server.Serve(ctx, admin, r.admin(), nil, log) })
-	group.Go(func() error { return q.Run(ctx, o.grace) })
+	group.Go(func() error { return r.queue.Run(ctx, o.grace) })
 	group.Go(func() error { return pruneHistory(ctx, db, r.keep, metrics, log) })
 	group.Go(func() error { r.follow(ctx, hangups); return nil })
+	group.Go(func() error { action.ReapOrphans(ctx); return nil })
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
 	log.Info("listening", "hooks", hooks.Addr().String(), "admin", admin.Addr().String(),
 		"config", o.config, "store", first.conf.shownStore(), "sources", len(first.conf.Sources), "rules", first.rules.Len(), "version", version(), "pid", os.Getpid())
@@ -170,9 +171,9 @@ func (r *reloader) tls() *tls.Config {
 
 func (r *reloader) keep() trigger.Keep { return r.now().conf.Keep.keep() }
 
-// queue makes the queue. What it asks of the rules and of a kind of action is
+// newQueue makes the queue. What it asks of the rules and of a kind of action is
 // answered by the configuration at work.
-func (r *reloader) queue(metrics *prometheus.Registry) *queue.Queue {
+func (r *reloader) newQueue(metrics *prometheus.Registry) *queue.Queue {
 	// It knows one kind more than the rules.
 	callback := callbackRow(nil, r.db.Outcomes)
 	callback.Build = func(decode func(any) error) (trigger.Action, error) {
@@ -188,8 +189,18 @@ func (r *reloader) queue(metrics *prometheus.Registry) *queue.Queue {
 	}
 	q := queue.New(r.db, kinds, decodeSpec, r.log, queue.NewMetrics(metrics))
 	q.Gate = func(run trigger.Run, now time.Time) (time.Time, string) { return r.now().rules.Gate(run, now) }
-	q.Tell = func(run trigger.Run, now time.Time) []trigger.Run { return r.now().rules.Notices(run, now) }
+	q.Tell = func(run trigger.Run, now time.Time) []trigger.Run {
+		return r.now().rules.Notices([]trigger.Notice{{Run: run}}, now)
+	}
 	return q
+}
+
+// output is what a try of a run is writing; nil when that is not done here.
+func (r *reloader) output(run int64, try int) server.Output {
+	if o := r.queue.Output(run, try); o != nil {
+		return o
+	}
+	return nil
 }
 
 // tls is what makes the hooks speak TLS; nil when they do not.

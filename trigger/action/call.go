@@ -249,8 +249,18 @@ func (c *call) hide(s string) string { return hide(s, c.secrets) }
 var scheme = regexp.MustCompile(`^(?i:basic|bearer|token) +`)
 
 // hide blanks out secrets in every form in which they travel.
-func hide(s string, secrets []string) string {
-	var forms []string
+func hide(s string, secrets []string) string { return blank(s, formsOf(secrets)) }
+
+func blank(s string, forms []string) string {
+	for _, form := range forms {
+		s = strings.ReplaceAll(s, form, hidden)
+	}
+	return s
+}
+
+// formsOf gives every form in which secrets travel, the longest first: one may
+// be the beginning of another.
+func formsOf(secrets []string) (forms []string) {
 	for _, secret := range secrets {
 		plain := []string{secret}
 		if m := scheme.FindString(secret); m != "" {
@@ -261,14 +271,8 @@ func hide(s string, secrets []string) string {
 			forms = append(forms, p, url.QueryEscape(p), url.PathEscape(p), html.EscapeString(p), strings.Trim(string(quoted), `"`))
 		}
 	}
-	// The longest first: one may be the beginning of another.
 	slices.SortFunc(forms, func(a, b string) int { return len(b) - len(a) })
-	for _, form := range forms {
-		if strings.TrimSpace(form) != "" {
-			s = strings.ReplaceAll(s, form, hidden)
-		}
-	}
-	return s
+	return slices.DeleteFunc(forms, func(form string) bool { return strings.TrimSpace(form) == "" })
 }
 
 // showURL is a URL without what may be secret in it: the user and the query.

@@ -54,8 +54,9 @@ type Outbound struct {
 // may have happened, and [http.Transport] repeats requests with an
 // Idempotency-Key by itself.
 type Client struct {
-	asks *http.Client
-	does *http.Client
+	asks     *http.Client
+	does     *http.Client
+	outbound Outbound // that it was made of
 	way
 }
 
@@ -76,7 +77,9 @@ func NewClient(o Outbound) (*Client, error) {
 	if err := errors.Join(errs[:]...); err != nil {
 		return nil, err
 	}
-	return w.client(), nil
+	client := w.client()
+	client.outbound = o
+	return client, nil
 }
 
 func (w way) client() *Client {

@@ -44,13 +44,18 @@ func TestCommandsAreOff(t *testing.T) {
 
 func TestCommandSpecification(t *testing.T) {
 	for spec, want := range map[string]string{
-		"{}":                                  "argv: is missing",
-		"{argv: ['']}":                        "argv: is missing",
-		`{argv: [a, "b\0"]}`:                  "argv: must not hold a NUL",
-		"{argv: [a], env: {A=B: c}}":          "is not fit for an environment variable",
-		"{argv: [a], env: {DOCKBELL_TAG: c}}": "env.DOCKBELL_TAG: names that begin with",
+		"{}":                                       "argv: is missing",
+		"{argv: ['']}":                             "argv: is missing",
+		`{argv: [a, "b\0"]}`:                       "argv: must not hold a NUL",
+		`{shell: "b\0"}`:                           "shell: must not hold a NUL",
+		"{argv: [a], shell: b}":                    "shell: there is argv, too",
+		"{argv: [a], retryOn: [256]}":              "retryOn: a program that fails exits with 1 to 255",
+		"{argv: [a], skipOn: [0]}":                 "skipOn: a program that fails exits with 1 to 255",
+		"{argv: [a], skipOn: [3, 75]}":             "skipOn: 75 is in retryOn, too",
+		"{argv: [a], env: {A=B: c}}":               "is not fit for an environment variable",
+		"{argv: [a], env: {DOCKBELL_TAG: c}}":      "env.DOCKBELL_TAG: names that begin with",
 		"{argv: [a], env: {A: {env: ABSENT_ENV}}}": "env.A: environment variable ABSENT_ENV is not set",
-		"{argv: [a], shell: true}":                 `unknown key "shell"`,
+		"{argv: [a], script: b}":                   `unknown key "script"`,
 		"{argv: a b}":                              "must be a list, not a string",
 	} {
 		if _, err := build(Command(true), spec); err == nil || !strings.Contains(err.Error(), want) {
@@ -71,6 +76,55 @@ func TestCommandIsNoShell(t *testing.T) {
 	}
 }
 
+// A script is the same for all events. What an event holds reaches it as
+// variables, which the shell does not read again.
+func TestCommandShell(t *testing.T) {
+	trap := filepath.Join(t.TempDir(), "trap")
+	run := aRun
+	run.Event.Actor = "$(touch " + trap + "); `touch " + trap + "`\"; touch " + trap
+	var log strings.Builder
+	a := mustBuild(t, Command(true), "{shell: 'for word in by \"$DOCKBELL_ACTOR\"; do echo \"$word\"; done | cat'}")
+	if err := a.Do(t.Context(), run, &log); err != nil || log.String() != "by\n"+run.Event.Actor+"\n" {
+		t.Errorf("%q, %v", log.String(), err)
+	}
+	if _, err := os.Stat(trap); err == nil {
+		t.Error("the shell read the variable")
+	}
+	if a.Target() != "/bin/sh" {
+		t.Errorf("target %q", a.Target())
+	}
+}
+
+// What a command writes is passed on while it runs.
+func TestCommandWritesAtOnce(t *testing.T) {
+	plant(t)
+	file := filepath.Join(t.TempDir(), "go")
+	a := mustBuild(t, Command(true), "{shell: 'echo begun; until test -e "+file+"; do sleep 0.01; done; printf done', env: {KEY: {env: PLANTED_TOKEN}}}")
+	log := writes(make(chan string, 2))
+	ended := make(chan error, 1)
+	go func() { ended <- a.Do(t.Context(), aRun, log) }()
+	if got := <-log; got != "begun\n" {
+		t.Errorf("%q", got)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := <-log + <-log; got != "done\n" {
+		t.Errorf("%q", got)
+	}
+}
+
+// writes passes on what is written.
+type writes chan string
+
+func (w writes) Write(p []byte) (int, error) {
+	w <- string(p)
+	return len(p), nil
+}
+
 func TestCommandEnvironment(t *testing.T) {
 	t.Setenv("OF_DOCKBELL", "a secret of its own")
 	t.Setenv("GIVEN", "planted-given")
@@ -84,7 +138,7 @@ func TestCommandEnvironment(t *testing.T) {
 	want := []string{
 		"DOCKBELL_ACTION=push", "DOCKBELL_ACTOR=ann", "DOCKBELL_ATTEMPT=2", "DOCKBELL_DIGEST=sha256:" + strings.Repeat("a", 64), "DOCKBELL_EVENT=5",
 		"DOCKBELL_IMAGE=registry.example.com/shop/web:v1.2.3", "DOCKBELL_OCCURRED_AT=2026-01-02T03:04:05Z",
-		"DOCKBELL_REGISTRY=registry.example.com", "DOCKBELL_REPOSITORY=shop/web", "DOCKBELL_RULE=web-to-prod", "DOCKBELL_RUN=77",
+		"DOCKBELL_PINNED=" + aRun.Event.Pinned(), "DOCKBELL_REGISTRY=registry.example.com", "DOCKBELL_REPOSITORY=shop/web", "DOCKBELL_RULE=web-to-prod", "DOCKBELL_RUN=77",
 		"DOCKBELL_SOURCE=registry", "DOCKBELL_TAG=v1.2.3", "HOME=/nowhere", "LANG=C.UTF-8", "MODE=now", "PATH=" + os.Getenv("PATH"),
 	}
 	if tz, ok := os.LookupEnv("TZ"); ok {
@@ -139,6 +193,10 @@ func TestCommandEnds(t *testing.T) {
 		{sh("exit 0"), "", false},
 		{sh("echo no >&2; exit 3"), "the command exited with 3", false},
 		{sh("exit 75"), "exited with 75: it asks to be tried again", true},
+		{"{argv: [sh, -c, exit 75], retryOn: [3, 4]}", "exited with 75", false},
+		{"{argv: [sh, -c, exit 75], retryOn: []}", "exited with 75", false},
+		{"{argv: [sh, -c, exit 4], retryOn: [3, 4]}", "exited with 4: it asks to be tried again", true},
+		{"{argv: [sh, -c, exit 9], skipOn: [9]}", "exited with 9: there was nothing to do", false},
 		{sh("kill -9 $$"), "ended by something else: signal: killed", false},
 		{argv("no-such-program-anywhere"), "did not start", false},
 		{argv("/"), "did not start", false},
@@ -150,6 +208,9 @@ func TestCommandEnds(t *testing.T) {
 		}
 		if _, again := trigger.Retryable(err); err == nil || !strings.Contains(err.Error(), c.want) || again != c.again {
 			t.Errorf("%s: %v (repeatable %t)", c.spec, err, again)
+		}
+		if nothing := strings.Contains(c.want, "nothing to do"); errors.As(err, new(*trigger.SkipError)) != nothing {
+			t.Errorf("%s: that it is skipped is %t: %v", c.spec, !nothing, err)
 		}
 	}
 }
@@ -279,37 +340,4 @@ func TestCommandDiesWithDockbell(t *testing.T) {
 	_ = daemon.Process.Kill()
 	_ = daemon.Wait()
 	waitDead(t, pid)
-}
-
-func TestCommandOutput(t *testing.T) {
-	log, err := runCommand(t, t.Context(), sh("echo BEGIN; head -c 1000000 /dev/zero | tr '\\0' x; echo; echo END >&2"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(log) > outputLimit+100 {
-		t.Errorf("%d bytes are kept", len(log))
-	}
-	total := len("BEGIN\n") + 1000000 + len("\nEND\n")
-	if !strings.HasPrefix(log, "BEGIN\nxxx") || !strings.HasSuffix(log, "xxx\nEND\n") || !strings.Contains(log, fmt.Sprintf("\n… %d bytes left out …\n", total-outputLimit)) {
-		t.Errorf("%.20q … %q", log, log[len(log)-20:])
-	}
-}
-
-// A secret across either cut must not leave a part of itself.
-func TestOutputCutsNoSecretInTwo(t *testing.T) {
-	const secret = "PLANTED-SECRET-ABCDEFGH"
-	for _, cut := range []int{outputLimit / 2, 100000} { // where the head ends and the tail begins
-		for shift := range len(secret) + 1 {
-			text := strings.Repeat("x", cut-shift) + secret
-			text += strings.Repeat("x", 100000+outputLimit/2-len(text))
-			var o output
-			for piece := range slices.Chunk([]byte(text), 7001) {
-				_, _ = o.Write(piece)
-			}
-			got := strings.ReplaceAll(o.text([]string{secret}), hidden, "")
-			if strings.ContainsAny(got, secret) || !strings.Contains(got, "left out") {
-				t.Fatalf("%d bytes before the cut at %d: %q", shift, cut, strings.ReplaceAll(got, "x", ""))
-			}
-		}
-	}
 }

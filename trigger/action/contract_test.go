@@ -92,29 +92,66 @@ type httpKind struct {
 	name     string
 	build    func(client *Client) trigger.Builder
 	spec     func(server string) string
+	says     string // what the server says to success; "" for all that it was sent
 	harmless bool
 	missing  []string // fields that are named when nothing is given
 }
 
+// specOf fills SERVER into a specification.
+func specOf(spec string) func(string) string {
+	return func(server string) string { return strings.ReplaceAll(spec, "SERVER", server) }
+}
+
 func httpKinds() []httpKind {
+	const byToken = ", repository: shop/deploy, token: {env: PLANTED_TOKEN}, api_url: SERVER}"
 	return []httpKind{
 		{
 			name: "http", build: HTTP, missing: []string{"url: is missing"},
-			spec: func(server string) string {
-				return fmt.Sprintf(`{url: "%s/hook?key=%s", headers: {Authorization: {env: PLANTED_HEADER}}, json: {a: 1}}`, server, plantedQuery)
-			},
+			spec: specOf(`{url: "SERVER/hook?key=` + plantedQuery + `", headers: {Authorization: {env: PLANTED_HEADER}}, json: {a: 1}}`),
+		},
+		{
+			name: "http, signed and repeatable", build: HTTP, harmless: true,
+			spec: specOf(`{url: SERVER/hook, sign: {as: github, secret: {env: PLANTED_TOKEN}}, headers: {X-Key: {env: PLANTED_JOB}}, repeatable: true}`),
 		},
 		{
 			name: "jenkins", build: Jenkins, missing: []string{"url: is missing"},
-			spec: func(server string) string {
-				return fmt.Sprintf(`{url: %s/job/web, user: ci, token: {env: PLANTED_TOKEN}, jobToken: {env: PLANTED_JOB}}`, server)
-			},
+			spec: specOf(`{url: SERVER/job/web, user: ci, token: {env: PLANTED_TOKEN}}`),
+		},
+		{
+			name: "jenkins, job token", build: Jenkins,
+			spec: specOf(`{url: SERVER/job/web, jobToken: {env: PLANTED_JOB}}`),
+		},
+		{
+			name: "jenkins, found again", build: Jenkins, harmless: true,
+			spec: specOf(`{url: SERVER/job/web, user: ci, token: {env: PLANTED_TOKEN}, jobToken: {env: PLANTED_JOB}}`),
+		},
+		{
+			name: "jenkins, webhook", build: Jenkins, says: `{"jobs":{"web":{"triggered":true,"url":"queue/item/1/"}}}`,
+			spec: specOf(`{url: SERVER, webhookToken: {env: PLANTED_JOB}}`),
 		},
 		{
 			name: "github", build: GitHub, missing: []string{"repository: must be", "token: is missing", "event_type: is missing"},
-			spec: func(server string) string {
-				return fmt.Sprintf(`{repository: shop/deploy, event_type: pushed, token: {env: PLANTED_TOKEN}, api_url: %s}`, server)
-			},
+			spec: specOf(`{event_type: pushed` + byToken),
+		},
+		{
+			name: "github, workflow", build: GitHub,
+			spec: specOf(`{workflow: deploy.yml, ref: main` + byToken),
+		},
+		{
+			name: "github, deployment", build: GitHub, harmless: true, says: `{"id":1}`,
+			spec: specOf(`{deployment: {ref: main, environment: prod}` + byToken),
+		},
+		{
+			name: "github, status", build: GitHub, harmless: true,
+			spec: specOf(`{status: {sha: ` + githubCommit + `, state: success, context: x}` + byToken),
+		},
+		{
+			name: "gitlab", build: GitLab, missing: []string{"project: must be", "token: is missing", "ref: is missing"},
+			spec: specOf(`{url: SERVER, project: shop/deploy, ref: main, token: {env: PLANTED_TOKEN}}`),
+		},
+		{
+			name: "gitlab, trigger token", build: GitLab,
+			spec: specOf(`{url: SERVER, project: shop/deploy, ref: main, trigger: {env: PLANTED_TOKEN}}`),
 		},
 		{
 			name: "dockerhub_callback", harmless: true, missing: []string{"url: is missing"},
@@ -154,7 +191,9 @@ func (k httpKind) try(t *testing.T, ctx context.Context, server string) (log str
 	t.Helper()
 	a := mustBuild(t, k.build(clientTo(server)), k.spec(server))
 	var out strings.Builder
-	err = a.Do(ctx, aRun, &out)
+	first := aRun
+	first.Attempt = 1
+	err = a.Do(ctx, first, &out)
 	noSecret(t, "the log", out.String())
 	noSecret(t, "the target", a.Target())
 	if err != nil {
@@ -202,6 +241,11 @@ func (k httpKind) success(t *testing.T) {
 		w.Header().Set("Location", "http://"+r.Host+"/queue/item/1/?token="+plantedQuery)
 		if r.UserAgent() != "dockbell" {
 			t.Errorf("User-Agent is %q", r.UserAgent())
+		}
+		if k.says != "" && r.Method == http.MethodPost {
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprint(w, k.says)
+			return
 		}
 		echo(w, r, http.StatusCreated)
 	})
@@ -371,7 +415,7 @@ func (k httpKind) specification(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "environment variable ABSENT_") {
 			t.Errorf("an absent secret: %v", err)
 		}
-		_, err = build(b, strings.NewReplacer("{env: PLANTED_TOKEN}", plantedQuery, "{env: PLANTED_HEADER}", "[]").Replace(spec))
+		_, err = build(b, strings.NewReplacer("{env: PLANTED_TOKEN}", plantedQuery, "{env: PLANTED_JOB}", plantedQuery, "{env: PLANTED_HEADER}", "[]").Replace(spec))
 		if err == nil || !strings.Contains(err.Error(), "a secret is a reference") {
 			t.Errorf("a secret written out: %v", err)
 		}
@@ -390,6 +434,7 @@ func TestSecretGoesAway(t *testing.T) {
 		a := mustBuild(t, k.build(aClient()), spec)
 		t.Setenv("PLANTED_TOKEN", "")
 		t.Setenv("PLANTED_HEADER", "")
+		t.Setenv("PLANTED_JOB", "")
 		err := a.Do(t.Context(), aRun, io.Discard)
 		if _, again := trigger.Retryable(err); !again || !strings.Contains(err.Error(), "PLANTED_") {
 			t.Errorf("%s: %v", k.name, err)

@@ -20,8 +20,8 @@ const githubList = 4 << 20
 // githubShared is what the actions of one client know of GitHub in common.
 type githubShared struct {
 	mu     sync.Mutex
-	until  map[string]time.Time   // when who may call again, after a rate limit
-	tokens map[string]appToken // of installations of apps
+	until  map[string]time.Time // when who may call again, after a rate limit
+	tokens map[string]appToken  // of installations of apps
 }
 
 // quiet is for how long somebody must not call. "Best practices for using the

@@ -1,149 +1,18 @@
 package action
 
 import (
-	"encoding/json"
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
 )
-
-// fakeGitHub answers the two dispatch calls as GitHub's REST documentation
-// says: 204 (or 200 with the run, when it is asked for), 401 for a bad token,
-// 404 for what the token cannot see, 403 for what it may not do, 422 for what
-// is not valid.
-type fakeGitHub struct {
-	limit    func(w http.ResponseWriter) bool // writes a refusal for a rate limit
-	dispatch []string
-}
-
-const githubToken, githubReadOnly = "ghp_planted_token", "ghp_planted_readonly"
-
-func (f *fakeGitHub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	say := func(status int, message string) {
-		w.Header().Set("Content-Type", "application/json; charset=utf-8")
-		w.WriteHeader(status)
-		_ = json.NewEncoder(w).Encode(map[string]string{"message": message, "documentation_url": "https://docs.github.com/rest", "status": fmt.Sprint(status)})
-	}
-	path, ok := strings.CutPrefix(r.URL.Path, "/api/v3/repos/shop/deploy/")
-	auth := r.Header.Get("Authorization")
-	var body struct {
-		EventType     string         `json:"event_type"`
-		ClientPayload map[string]any `json:"client_payload"`
-		Ref           string         `json:"ref"`
-		Inputs        map[string]any `json:"inputs"`
-		Details       bool           `json:"return_run_details"`
-	}
-	decoded := json.NewDecoder(r.Body).Decode(&body)
-	switch {
-	case r.UserAgent() == "" || strings.HasPrefix(r.UserAgent(), "Go-http-client"):
-		say(403, "Request forbidden by administrative rules. Please make sure your request has a User-Agent header")
-	case f.limit != nil && f.limit(w):
-	case auth != "Bearer "+githubToken && auth != "Bearer "+githubReadOnly:
-		say(401, "Bad credentials")
-	case !ok || r.Method != http.MethodPost:
-		say(404, "Not Found")
-	case r.Header.Get("X-GitHub-Api-Version") != "2022-11-28" || r.Header.Get("Accept") != "application/vnd.github+json":
-		say(400, "not a supported version")
-	case auth == "Bearer "+githubReadOnly:
-		say(403, "Resource not accessible by personal access token")
-	case decoded != nil:
-		say(400, "Problems parsing JSON")
-	case path == "dispatches":
-		if body.EventType == "" || len(body.EventType) > 100 || len(body.ClientPayload) > 10 {
-			say(422, "Invalid request.")
-			return
-		}
-		payload, _ := json.Marshal(body.ClientPayload)
-		f.dispatch = append(f.dispatch, body.EventType+" "+string(payload))
-		w.WriteHeader(204)
-	case path == "actions/workflows/deploy.yml/dispatches" || path == "actions/workflows/161335/dispatches":
-		switch {
-		case body.Ref != "main":
-			say(422, "No ref found for: "+body.Ref)
-			return
-		case slices.ContainsFunc(slices.Collect(keysOf(body.Inputs)), func(k string) bool { return k != "tag" }):
-			say(422, "Unexpected inputs provided")
-			return
-		}
-		inputs, _ := json.Marshal(body.Inputs)
-		f.dispatch = append(f.dispatch, path+"@"+body.Ref+" "+string(inputs))
-		if !body.Details {
-			w.WriteHeader(204)
-			return
-		}
-		fmt.Fprint(w, `{"workflow_run_id":9,"run_url":"https://api.github.com/repos/shop/deploy/actions/runs/9","html_url":"https://github.com/shop/deploy/actions/runs/9"}`)
-	case path == "actions/workflows/push-only.yml/dispatches":
-		say(422, "Workflow does not have 'workflow_dispatch' trigger")
-	default:
-		say(404, "Not Found")
-	}
-}
-
-func keysOf(m map[string]any) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
-func newFakeGitHub(t *testing.T) (*fakeGitHub, string) {
-	t.Setenv("GH_TOKEN", githubToken)
-	t.Setenv("GH_READONLY", githubReadOnly)
-	t.Setenv("GH_WRONG", "ghp_planted_wrong")
-	f := &fakeGitHub{}
-	server := httptest.NewServer(f)
-	t.Cleanup(server.Close)
-	return f, server.URL + "/api/v3"
-}
-
-// The fake is held against the requests that GitHub's documentation shows.
-func TestFakeGitHub(t *testing.T) {
-	_, api := newFakeGitHub(t)
-	for _, c := range []struct {
-		path, token, body string
-		status            int
-		says              string
-	}{
-		{"/dispatches", githubToken, `{"event_type":"on-demand-test","client_payload":{"unit":false,"integration":true}}`, 204, ""},
-		{"/dispatches", githubToken, `{"client_payload":{}}`, 422, ""},
-		{"/dispatches", githubToken, `{"event_type":"x","client_payload":{"1":1,"2":1,"3":1,"4":1,"5":1,"6":1,"7":1,"8":1,"9":1,"10":1,"11":1}}`, 422, ""},
-		{"/dispatches", githubReadOnly, `{"event_type":"x"}`, 403, "not accessible"},
-		{"/dispatches", "nonsense", `{"event_type":"x"}`, 401, "Bad credentials"},
-		{"/actions/workflows/deploy.yml/dispatches", githubToken, `{"ref":"main","inputs":{"tag":"v1"}}`, 204, ""},
-		{"/actions/workflows/161335/dispatches", githubToken, `{"ref":"main","return_run_details":true}`, 200, `"workflow_run_id":9`},
-		{"/actions/workflows/deploy.yml/dispatches", githubToken, `{"ref":"gone"}`, 422, "No ref found"},
-		{"/actions/workflows/deploy.yml/dispatches", githubToken, `{"ref":"main","inputs":{"name":"v1"}}`, 422, "Unexpected inputs"},
-		{"/actions/workflows/none.yml/dispatches", githubToken, `{"ref":"main"}`, 404, "Not Found"},
-	} {
-		req, err := http.NewRequest(http.MethodPost, api+"/repos/shop/deploy"+c.path, strings.NewReader(c.body))
-		if err != nil {
-			t.Fatal(err)
-		}
-		req.Header = http.Header{
-			"Accept": {"application/vnd.github+json"}, "Authorization": {"Bearer " + c.token},
-			"X-Github-Api-Version": {"2022-11-28"}, "User-Agent": {"curl/8"},
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if resp.StatusCode != c.status || !strings.Contains(string(body), c.says) || c.status == 204 && len(body) > 0 {
-			t.Errorf("%s %s: %d %s", c.path, c.body, resp.StatusCode, body)
-		}
-	}
-}
 
 func TestGitHub(t *testing.T) {
 	const rest = ", repository: shop/deploy, token: {env: GH_TOKEN}, api_url: API}"
@@ -156,6 +25,7 @@ func TestGitHub(t *testing.T) {
 		{"{event_type: x, client_payload: {}" + rest, `x {}`, ""},
 		{"{workflow: deploy.yml, ref: main, inputs: {tag: 1.10}" + rest, `actions/workflows/deploy.yml/dispatches@main {"tag":"1.10"}`, ""},
 		{"{workflow: 161335, ref: main" + rest, `actions/workflows/161335/dispatches@main null`, ""},
+		{"{workflow: deploy.yml, ref: main, correlation: dockbell" + rest, `actions/workflows/deploy.yml/dispatches@main {"dockbell":"` + mark(aRun) + `"}`, ""},
 
 		{"{event_type: x" + strings.Replace(rest, "GH_TOKEN", "GH_WRONG", 1), "", "answered 401 Unauthorized: the token is wrong or has expired"},
 		{"{event_type: x" + strings.Replace(rest, "GH_TOKEN", "GH_READONLY", 1), "", "it needs Contents: write"},
@@ -174,7 +44,7 @@ func TestGitHub(t *testing.T) {
 		}
 		noSecret(t, "the log", log.String())
 		if c.want == "" {
-			if err != nil || !strings.Contains(log.String(), "answered 204") {
+			if err != nil || !strings.Contains(log.String(), "answered 204") && !strings.HasPrefix(log.String(), "GitHub started a run of ") {
 				t.Errorf("%s: %v, %s", c.spec, err, log.String())
 			}
 			continue
@@ -193,28 +63,231 @@ func TestGitHub(t *testing.T) {
 // GitHub itself is asked which run it started; an Enterprise Server, which
 // may not know the question, is not.
 func TestGitHubRunDetails(t *testing.T) {
-	f, api := newFakeGitHub(t)
-	var log strings.Builder
-	a := mustBuild(t, GitHub(aClient()), "{repository: shop/deploy, workflow: deploy.yml, ref: main, token: {env: GH_TOKEN}}").(*github)
-	a.client.Transport = elsewhere(strings.TrimSuffix(strings.TrimPrefix(api, "http://"), "/api/v3"))
-	if err := a.Do(t.Context(), aRun, &log); err != nil {
-		t.Fatal(err)
+	f, _ := newFakeGitHub(t)
+	log, _, err := tries(t.Context(), mustBuild(t, GitHub(clientOf(f)), "{repository: shop/deploy, workflow: deploy.yml, ref: main, token: {env: GH_TOKEN}}"), aRun)
+	if err != nil || len(f.dispatch) != 1 || log != "GitHub started https://github.com/shop/deploy/actions/runs/1\n" {
+		t.Errorf("%v, %q, %q", err, f.dispatch, log)
 	}
-	if len(f.dispatch) != 1 || log.String() != "GitHub started https://github.com/shop/deploy/actions/runs/9\n" {
-		t.Errorf("%q, %q", f.dispatch, log.String())
+	f.cannot = true
+	log, _, err = tries(t.Context(), mustBuild(t, GitHub(clientOf(f)), "{repository: shop/deploy, workflow: deploy.yml, ref: main, token: {env: GH_TOKEN}, api_url: https://ghe.example.com/api/v3}"), aRun)
+	if err != nil || len(f.dispatch) != 2 || log != "GitHub started a run of deploy.yml\n" {
+		t.Errorf("%v, %q, %q", err, f.dispatch, log)
 	}
 }
 
-// elsewhere sends what is meant for api.github.com to a fake.
-type elsewhere string
-
-func (host elsewhere) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.URL.Scheme != "https" || r.URL.Host != "api.github.com" {
-		return nil, fmt.Errorf("%s is not GitHub", r.URL)
+func TestGitHubWait(t *testing.T) {
+	const enterprise, marked = ", api_url: https://ghe.example.com/api/v3", ", correlation: dockbell"
+	for _, c := range []struct {
+		name, spec string
+		fake       *fakeGitHub
+		want       string // of the error; "" for success
+		took       time.Duration
+		log, kept  string
+	}{
+		{"success", "", &fakeGitHub{takes: 5 * time.Minute, ends: "success"}, "", 5 * time.Minute, "it ended as success", runPage(1) + " since "},
+		{"failure", "", &fakeGitHub{takes: 5 * time.Minute, ends: "failure"}, "the run ended as failure: " + runPage(1), 5 * time.Minute, "", runPage(1)},
+		{"too long", "", &fakeGitHub{takes: 2 * time.Hour}, runPage(1) + " has not ended after 1h0m0s", time.Hour, "", runPage(1)},
+		{"found by its name", enterprise + marked, &fakeGitHub{appears: 20 * time.Second, takes: time.Minute, ends: "success", named: true, cannot: true}, "", 80 * time.Second, "it is " + runPage(1), runPage(1)},
+		{"no name", enterprise + marked, &fakeGitHub{cannot: true}, "has the workflow its input dockbell in run-name?", time.Hour, "", "a run of deploy.yml"},
+		{"not said which", "", &fakeGitHub{}, "", 0, "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("GH_TOKEN", githubToken)
+			synctest.Test(t, func(t *testing.T) {
+				f := c.fake
+				var h http.Handler = f
+				if c.name == "not said which" {
+					h = saysNothing{f}
+					c.want = "GitHub did not say which run"
+				}
+				a := mustBuild(t, GitHub(clientOf(h)), "{repository: shop/deploy, workflow: deploy.yml, ref: main, wait: 1h, token: {env: GH_TOKEN}"+c.spec+"}")
+				run, began := aRun, time.Now()
+				run.Attempt, run.FirstAt = 1, began
+				log, kept, err := tries(t.Context(), a, run)
+				if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+					t.Errorf("%v, want %q", err, c.want)
+				}
+				if took := time.Since(began); took < c.took || took > c.took+mostPause {
+					t.Errorf("it took %s, want %s", took, c.took)
+				}
+				if !strings.Contains(log, c.log) || !strings.HasPrefix(kept[len(kept)-1], c.kept) {
+					t.Errorf("logged %q, kept %q", log, kept)
+				}
+				if c.took > mostPause && strings.HasPrefix(c.kept, "https") && f.unchanged == 0 {
+					t.Error("nothing is asked with If-None-Match")
+				}
+			})
+		})
 	}
-	r = r.Clone(r.Context())
-	r.URL.Scheme, r.URL.Host, r.URL.Path = "http", string(host), "/api/v3"+r.URL.Path
-	return http.DefaultTransport.RoundTrip(r)
+}
+
+// saysNothing answers each success with 204.
+type saysNothing struct{ http.Handler }
+
+func (s saysNothing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s.Handler.ServeHTTP(httptest.NewRecorder(), r)
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// A run that was cut off goes on with the run it has begun, and one whose answer
+// was lost finds it.
+func TestGitHubGoesOn(t *testing.T) {
+	t.Setenv("GH_TOKEN", githubToken)
+	const spec = "{repository: shop/deploy, workflow: deploy.yml, ref: main, wait: 1h, correlation: dockbell, token: {env: GH_TOKEN}}"
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeGitHub{takes: 10 * time.Minute, ends: "success", named: true}
+		run := aRun
+		run.Attempt, run.FirstAt = 1, time.Now()
+		_, _, err := tries(t.Context(), mustBuild(t, GitHub(clientOf(losesAnswers{f})), spec), run)
+		if _, again := trigger.Retryable(err); !again {
+			t.Fatalf("not repeatable: %v", err)
+		}
+		a := mustBuild(t, GitHub(clientOf(f)), spec)
+		run.Attempt = 2
+		ctx, cut := context.WithTimeout(t.Context(), time.Minute)
+		defer cut()
+		log, kept, err := tries(ctx, a, run)
+		if err == nil || len(kept) != 1 || !strings.Contains(log, "an earlier try started "+runPage(1)) {
+			t.Fatalf("%v, %q, kept %q", err, log, kept)
+		}
+		run.Attempt, run.Begun = 3, kept[0]
+		log, _, err = tries(t.Context(), a, run)
+		if err != nil || log != "it ended as success\n" || len(f.runs) != 1 {
+			t.Errorf("%v, %q, %d runs", err, log, len(f.runs))
+		}
+	})
+}
+
+func TestGitHubDeployment(t *testing.T) {
+	for _, c := range []struct{ spec, log, want string }{
+		{"{ref: v1, environment: production}", "deployment 1 of v1 to production\n", ""},
+		{"{ref: v1, environment: production, state: success, log_url: https://x}", "deployment 1 of v1 to production\nits state is success\n", ""},
+		{"{ref: red, environment: production}", "", "its checks have not succeeded (see required_contexts)"},
+		{"{ref: red, environment: production, required_contexts: []}", "deployment 1 of red to production\n", ""},
+		{"{ref: gone, environment: production}", "", "No ref found for: gone"},
+		{"{ref: behind, environment: production, auto_merge: true}", "", "the next try deploys that"},
+	} {
+		f, api := newFakeGitHub(t)
+		log, _, err := tries(t.Context(), mustBuild(t, GitHub(aClient()), "{repository: shop/deploy, token: {env: GH_TOKEN}, api_url: "+api+", deployment: "+c.spec+"}"), aRun)
+		if log != c.log || (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %q, %v", c.spec, log, err)
+		}
+		if len(f.deployments) > 1 {
+			t.Errorf("%s: %d deployments", c.spec, len(f.deployments))
+		}
+	}
+}
+
+// A deployment is recorded once, although the answer was lost.
+func TestGitHubDeploymentOnce(t *testing.T) {
+	f, _ := newFakeGitHub(t)
+	const spec = "{repository: shop/deploy, token: {env: GH_TOKEN}, deployment: {ref: v1, environment: prod, payload: {who: me}, state: success}}"
+	_, _, err := tries(t.Context(), mustBuild(t, GitHub(clientOf(losesAnswers{f})), spec), trigger.Run{ID: aRun.ID, Attempt: 1})
+	if _, again := trigger.Retryable(err); !again {
+		t.Fatalf("not repeatable: %v", err)
+	}
+	_, _, err = tries(t.Context(), mustBuild(t, GitHub(clientOf(f)), spec), trigger.Run{ID: aRun.ID, Attempt: 2})
+	if err != nil || len(f.deployments) != 1 || len(f.states) != 1 {
+		t.Errorf("%v, %v, %v", err, f.deployments, f.states)
+	}
+}
+
+func TestGitHubStatus(t *testing.T) {
+	f, api := newFakeGitHub(t)
+	const spec = "{repository: shop/deploy, token: {env: GH_TOKEN}, api_url: API, status: {sha: SHA, state: success, context: dockbell/prod, target_url: https://x}}"
+	at := func(sha string) trigger.Action {
+		return mustBuild(t, GitHub(aClient()), strings.NewReplacer("API", api, "SHA", sha).Replace(spec))
+	}
+	log, _, err := tries(t.Context(), at(githubCommit), aRun)
+	if err != nil || log != "commit "+githubCommit+" is success in dockbell/prod\n" || f.states[0] != "statuses/"+githubCommit+" success dockbell/prod" {
+		t.Errorf("%v, %q, %q", err, log, f.states)
+	}
+	if _, _, err := tries(t.Context(), at(strings.Repeat("0", 40)), aRun); err == nil || !strings.Contains(err.Error(), "No commit found") {
+		t.Error(err)
+	}
+}
+
+// An app gets a token for its installation, keeps it as long as it is good, and
+// gets another when it is not.
+func TestGitHubApp(t *testing.T) {
+	f := &fakeGitHub{ends: "success"}
+	t.Setenv("APP_KEY", f.appKey(t))
+	t.Setenv("OTHER_KEY", (&fakeGitHub{}).appKey(t))
+	const spec = "{repository: shop/deploy, event_type: x, app: {id: Iv1.app, key: {env: APP_KEY}}}"
+	synctest.Test(t, func(t *testing.T) {
+		b := GitHub(clientOf(f))
+		do := func(spec string) error {
+			log, _, err := tries(t.Context(), mustBuild(t, b, spec), aRun)
+			noSecret(t, "the log", log)
+			if err != nil {
+				noSecret(t, "the error", err.Error())
+			}
+			return err
+		}
+		for i, pause := range []time.Duration{0, 50 * time.Minute, 6 * time.Minute} {
+			time.Sleep(pause)
+			if err := do(spec); err != nil {
+				t.Fatal(err)
+			}
+			if want := 1 + i/2; len(f.tokens) != want {
+				t.Errorf("%d tokens after %d calls, want %d", len(f.tokens), i+1, want)
+			}
+		}
+		f.tokens = []string{"revoked"}
+		err := do(spec)
+		if _, again := trigger.Retryable(err); !again || !strings.Contains(err.Error(), "the next try gets another") {
+			t.Error(err)
+		}
+		if err := do(spec); err != nil {
+			t.Error(err)
+		}
+		if err := do(strings.Replace(spec, "APP_KEY", "OTHER_KEY", 1)); err != nil {
+			t.Error("a token is asked for again although one is kept: ", err)
+		}
+		err = do(strings.NewReplacer("APP_KEY", "OTHER_KEY", "Iv1.app", "Iv1.other").Replace(spec))
+		if err == nil || !strings.Contains(err.Error(), "is the app installed for the repository, and are id and key its own?") {
+			t.Error(err)
+		}
+		if err := do(strings.Replace(spec, "id: Iv1.app", "id: Iv1.app, installation: 42", 1)); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Who has used up a limit does not call before it is over, whatever else there
+// is to do; others do.
+func TestGitHubIsLeftAlone(t *testing.T) {
+	t.Setenv("GH_TOKEN", githubToken)
+	t.Setenv("GH_READONLY", githubReadOnly)
+	synctest.Test(t, func(t *testing.T) {
+		calls, limited := 0, true
+		f := &fakeGitHub{limit: func(w http.ResponseWriter) bool {
+			calls++
+			if limited {
+				w.Header().Set("Retry-After", "120")
+				w.WriteHeader(429)
+			}
+			return limited
+		}}
+		b := GitHub(clientOf(f))
+		do := func(token string) (time.Duration, bool) {
+			_, _, err := tries(t.Context(), mustBuild(t, b, "{repository: shop/deploy, event_type: x, token: {env: "+token+"}}"), aRun)
+			return trigger.Retryable(err)
+		}
+		do("GH_TOKEN")
+		time.Sleep(30 * time.Second)
+		if after, again := do("GH_TOKEN"); !again || after != 90*time.Second || calls != 1 {
+			t.Errorf("repeatable %t after %s, %d calls", again, after, calls)
+		}
+		if do("GH_READONLY"); calls != 2 {
+			t.Error("another token's limit counts too")
+		}
+		limited = false
+		time.Sleep(90 * time.Second)
+		if _, again := do("GH_TOKEN"); again || len(f.dispatch) != 1 {
+			t.Errorf("repeatable %t, %d dispatched", again, len(f.dispatch))
+		}
+	})
 }
 
 func TestGitHubRateLimits(t *testing.T) {
@@ -259,22 +332,35 @@ func TestGitHubSpecification(t *testing.T) {
 	}
 	const rest = ", repository: a/b, token: {env: GH_TOKEN}}"
 	for spec, want := range map[string]string{
-		"{event_type: x, repository: web, token: {env: GH_TOKEN}}":                         "repository: must be owner/name",
-		"{event_type: x, repository: a/.., token: {env: GH_TOKEN}}":                        "repository: must be owner/name",
-		"{event_type: x, repository: ../b, token: {env: GH_TOKEN}}":                        "repository: must be owner/name",
-		"{event_type: x, repository: a/b}":                                                 "token: is missing",
-		"{repository: a/b, token: {env: GH_TOKEN}}":                                        "event_type: is missing",
-		"{event_type: x, workflow: d.yml" + rest:                                           "workflow: there is an event_type too",
-		"{event_type: x, ref: main" + rest:                                                 "ref and inputs belong to workflow",
-		"{event_type: " + strings.Repeat("x", 101) + rest:                                  "event_type: must have at most 100",
-		"{event_type: x, client_payload: " + keys(11) + rest:                               "client_payload: has 11 top-level keys",
-		"{event_type: x, client_payload: {a: {1: x}}" + rest:                               "client_payload: cannot be written as JSON",
-		"{workflow: d.yml" + rest:                                                          "ref: is missing",
-		"{workflow: .github/workflows/d.yml, ref: m" + rest:                                "workflow: must be the file's name",
-		"{workflow: d.yml, ref: m, inputs: " + keys(26) + rest:                             "inputs: has 26 keys",
-		"{workflow: d.yml, ref: m, client_payload: {a: b}" + rest:                          "client_payload: belongs to event_type",
-		"{workflow: d.yml, ref: m, inputs: {a: " + strings.Repeat("x", 65536) + "}" + rest: "GitHub takes at most 65536",
-		"{event_type: x, api_url: ftp://x" + rest:                                          "api_url: must begin with",
+		"{event_type: x, repository: web, token: {env: GH_TOKEN}}":                           "repository: must be owner/name",
+		"{event_type: x, repository: a/.., token: {env: GH_TOKEN}}":                          "repository: must be owner/name",
+		"{event_type: x, repository: ../b, token: {env: GH_TOKEN}}":                          "repository: must be owner/name",
+		"{event_type: x, repository: a/b}":                                                   "token: is missing",
+		"{repository: a/b, token: {env: GH_TOKEN}}":                                          "event_type: is missing",
+		"{event_type: x, workflow: d.yml, ref: m" + rest:                                     "are four things to do: give one of them",
+		"{event_type: x, ref: main" + rest:                                                   "workflow: is missing: ref, inputs, correlation and wait belong to it",
+		"{event_type: x, app: {id: a, key: {env: GH_TOKEN}}" + rest:                          "token: there is an app too",
+		"{event_type: x, app: {key: {env: GH_TOKEN}}" + rest:                                 "app.id: is missing",
+		"{event_type: x, repository: a/b, app: {id: a, key: {env: GH_TOKEN}}}":               "app.key: <secret env GH_TOKEN> is no RSA private key",
+		"{event_type: x, repository: a/b, app: {id: a}}":                                     "app.key: no secret is given",
+		"{workflow: d.yml, ref: m, wait: 1h, api_url: https://ghe.example.com/api/v3" + rest: "correlation: is missing: Enterprise Server",
+		"{workflow: d.yml, ref: m, correlation: a, inputs: {a: b}" + rest:                    "correlation: a is in inputs too",
+		"{deployment: {state: done, description: " + strings.Repeat("x", 141) + "}" + rest:   "deployment.ref: is missing",
+		"{deployment: {ref: a, state: done}" + rest:                                          "deployment.state: must be one of",
+		"{deployment: {ref: a, environment: b, log_url: c}" + rest:                           "deployment.state: is missing",
+		"{deployment: {ref: a}" + rest:                                                       "deployment.environment: is missing",
+		"{status: {sha: abc, state: success, context: c}" + rest:                             "status.sha: must be the whole hash",
+		"{status: {sha: " + githubCommit + ", state: inactive, context: c}" + rest:           "status.state: must be one of",
+		"{status: {sha: " + githubCommit + ", state: success}" + rest:                        "status.context: is missing",
+		"{event_type: " + strings.Repeat("x", 101) + rest:                                    "event_type: must have at most 100",
+		"{event_type: x, client_payload: " + keys(11) + rest:                                 "client_payload: has 11 top-level keys",
+		"{event_type: x, client_payload: {a: {1: x}}" + rest:                                 "client_payload: cannot be written as JSON",
+		"{workflow: d.yml" + rest:                                                            "ref: is missing",
+		"{workflow: .github/workflows/d.yml, ref: m" + rest:                                  "workflow: must be the file's name",
+		"{workflow: d.yml, ref: m, inputs: " + keys(26) + rest:                               "inputs: has 26 keys",
+		"{workflow: d.yml, ref: m, client_payload: {a: b}" + rest:                            "client_payload: belongs to event_type",
+		"{workflow: d.yml, ref: m, inputs: {a: " + strings.Repeat("x", 65536) + "}" + rest:   "GitHub takes at most 65536",
+		"{event_type: x, api_url: ftp://x" + rest:                                            "api_url: must begin with",
 	} {
 		_, err := build(GitHub(aClient()), spec)
 		if err == nil || !strings.Contains(err.Error(), want) {

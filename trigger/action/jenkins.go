@@ -155,8 +155,11 @@ func (a *jenkins) Do(ctx context.Context, run trigger.Run, log io.Writer) error 
 	return a.follow(ctx, begun{item, time.Now()}, log)
 }
 
-// marks reports whether Jenkins keeps with a build which run started it.
-func (a *jenkins) marks() bool { return a.spec.RunParameter != "" || !a.spec.JobToken.IsZero() }
+// marks reports whether Jenkins keeps with a build which run started it, and
+// there is a user who may look.
+func (a *jenkins) marks() bool {
+	return a.spec.User != "" && (a.spec.RunParameter != "" || !a.spec.JobToken.IsZero())
+}
 
 // start queues a build and gives its queue item. An API token needs no crumb, so
 // Jenkins is asked for one only when it says that it wants one: for a password,

@@ -47,7 +47,8 @@ const (
 	tellEvery  = 10 * time.Second
 	tellAtOnce = 100
 
-	// logLimit is how much of what an action writes is kept with its run.
+	// logLimit is how much of what an action writes is kept with its run, half
+	// of it from the beginning and half from the end.
 	logLimit = 64 << 10
 )
 
@@ -67,24 +68,4 @@ func backoff(r trigger.Run) time.Duration {
 // that has passed since then: what was due stays due.
 func steady(now, began time.Time, passed time.Duration) time.Time {
 	return time.Unix(0, max(now.UnixNano(), began.UnixNano()+int64(passed)))
-}
-
-// capture keeps the first logLimit bytes written to it.
-type capture struct {
-	kept []byte
-	more int
-}
-
-func (c *capture) Write(p []byte) (int, error) {
-	n := min(len(p), logLimit-len(c.kept))
-	c.kept = append(c.kept, p[:n]...)
-	c.more += len(p) - n
-	return len(p), nil
-}
-
-func (c *capture) String() string {
-	if c.more > 0 {
-		return string(c.kept) + "\n… the rest was not kept\n"
-	}
-	return string(c.kept)
 }

@@ -47,6 +47,7 @@ type Queue struct {
 	metrics *Metrics
 	began   time.Time
 	outage  outage
+	outputs sync.Map // of the tries that are being carried out, by run: *Output
 
 	finished chan struct{}
 	ended    chan struct{} // a run may have ended: there may be something to tell
@@ -229,9 +230,10 @@ func (q *Queue) do(stop, work, lease context.Context, r trigger.Run) {
 	log.Info("run started", "attempt", r.Attempt, "target", r.Target)
 	q.metrics.started(r)
 
-	var output capture
+	output, done := q.capture(r)
+	defer done()
 	began := time.Now()
-	found, err := q.try(stop, work, lease, &r, &output, free)
+	found, err := q.try(stop, work, lease, &r, output, free)
 	free() // what follows waits for the store, not for the world
 	switch {
 	case errors.Is(err, errStopped):
@@ -249,7 +251,7 @@ func (q *Queue) do(stop, work, lease context.Context, r trigger.Run) {
 	for _, f := range found {
 		res.Runs = append(res.Runs, r.Child(f, res.At))
 	}
-	res.Log = output.String()
+	res.Log, _, _ = output.Since(0)
 	state, ok := q.writeBack(work, r, res)
 	if !ok {
 		return
@@ -313,7 +315,7 @@ var errStopped = errors.New("dockbell stops")
 // try builds the action and does it once, within its time limit, or lets it
 // find what there is to be done. Once it only waits, it has no time limit and
 // its worker is free. A panic is that run's failure, not the daemon's.
-func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *capture, free func()) (found []trigger.Found, err error) {
+func (q *Queue) try(stop, work, lease context.Context, r *trigger.Run, output *Output, free func()) (found []trigger.Found, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			q.logger(*r).Error("action panicked", "panic", p, "stack", string(debug.Stack()))

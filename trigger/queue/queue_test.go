@@ -87,6 +87,7 @@ type rig struct {
 	*testing.T
 	path    string
 	store   *faulty
+	queue   *Queue
 	do      act
 	gate    func(trigger.Run, time.Time) (time.Time, string)
 	tell    func(trigger.Run, time.Time) []trigger.Run
@@ -145,7 +146,7 @@ func (r *rig) start(grace time.Duration) {
 	}
 	r.metrics = prometheus.NewRegistry()
 	q := New(r.store, kinds, decode, slog.New(slog.DiscardHandler), NewMetrics(r.metrics))
-	q.Gate, q.Tell = r.gate, r.tell
+	q.Gate, q.Tell, r.queue = r.gate, r.tell, q
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop, r.stopped = stop, make(chan struct{})
 	go func() {
@@ -546,7 +547,8 @@ func TestLog(t *testing.T) {
 		return nil
 	}, func(r *rig) {
 		_, tries := r.ended(r.accept())
-		want := strings.Repeat("x", logLimit) + "\n… the rest was not kept\n"
+		half := strings.Repeat("x", logLimit/2)
+		want := half + fmt.Sprintf("\n… %d bytes left out …\n", logLimit/2) + half
 		if tries[0].Log != want {
 			t.Errorf("%d bytes kept, want %d", len(tries[0].Log), len(want))
 		}

@@ -38,6 +38,25 @@ const (
 	// they are given without what it knows.
 	collectTimeout = 3 * time.Second
 
+	// mostWatching is how many may watch at once: each keeps a connection.
+	mostWatching = 64
+
+	// lookEvery is how often those who watch see what has changed, gather how
+	// long what an action writes is collected to be sent in one piece.
+	lookEvery = 500 * time.Millisecond
+	gather    = 50 * time.Millisecond
+
+	// heartbeat is how often they hear that nothing has, and sendTimeout how
+	// long they may take to read what they are sent before they are cut off. It
+	// is shorter than shutdownTimeout: nobody who sleeps delays a stop.
+	heartbeat   = 15 * time.Second
+	sendTimeout = 3 * time.Second
+
+	// mostRecent is how many changes are kept for those who are slow or come
+	// back, newPage how many new runs are read at once.
+	mostRecent = 500
+	newPage    = 100
+
 	// defaultPage and maxPage bound a list of the API.
 	defaultPage = 50
 	maxPage     = 1000

@@ -55,6 +55,10 @@ type Config struct {
 	Reload func(ctx context.Context, by string) Loaded
 	Loaded func() Loaded
 
+	// Output is what a try of a run is writing; nil when it is not carried out
+	// here.
+	Output func(run int64, try int) Output
+
 	Log     *slog.Logger
 	Metrics *prometheus.Registry
 }
@@ -84,12 +88,14 @@ type Server struct {
 	deliveries *prometheus.CounterVec
 	took       prometheus.Histogram
 	reading    chan struct{} // deliveries that are being received
+	watching   chan struct{} // those who watch
+	changes    *changes
 }
 
 // New makes a server and registers its metrics.
 func New(c Config) *Server {
 	s := &Server{
-		Config: c, reading: make(chan struct{}, mostReading),
+		Config: c, reading: make(chan struct{}, mostReading), watching: make(chan struct{}, mostWatching), changes: &changes{store: c.Store},
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dockbell_deliveries_total", Help: "Deliveries by source and verdict.",
 		}, []string{"source", "verdict"}),
@@ -131,6 +137,8 @@ func (s *Server) Admin() http.Handler {
 	for path, handler := range map[string]http.HandlerFunc{
 		"/runs":            s.api(s.listRuns),
 		"/runs/{id}":       s.api(s.showRun),
+		"/runs/{id}/watch": s.watch(s.watchRun),
+		"/watch":           s.watch(s.watchAll),
 		"/events":          s.api(s.listEvents),
 		"/events/{id}":     s.api(s.showEvent),
 		"/deliveries/{id}": s.api(s.showDelivery),
@@ -184,6 +192,9 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Conf
 	srv := &http.Server{
 		Handler: h, TLSConfig: secure, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
+		BaseContext: func(net.Listener) context.Context {
+			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())
+		},
 	}
 	stopped := make(chan error, 1)
 	go func() {

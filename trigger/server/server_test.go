@@ -86,7 +86,7 @@ func newStation(t testing.TB) *station {
 		t.Fatal(err)
 	}
 	var err error
-	if s.store, err = store.Open(t.Context(), "sqlite:"+s.path("dockbell.db")); err != nil {
+	if s.store, err = store.Open(context.Background(), "sqlite:"+s.path("dockbell.db")); err != nil {
 		t.Fatal(err)
 	}
 	s.close = sync.OnceFunc(func() { s.store.Close() })
