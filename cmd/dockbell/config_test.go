@@ -38,6 +38,7 @@ func setSecrets(t testing.TB) {
 	t.Setenv("SET_TOKEN", "hunter2")
 	t.Setenv("OTHER_TOKEN", "hunter2, the other")
 	t.Setenv("STORE_URL", "postgres://dockbell:hunter2@db.example.com/dockbell")
+	t.Setenv("SET_URL", "https://chat.example.com/hooks/hunter2")
 }
 
 // A bad configuration says in its first line which errors it must lead to.
@@ -83,7 +84,7 @@ func TestGoodConfigurations(t *testing.T) {
 	files := map[string]string{
 		"smallest.yaml": "1 sources, 1 rules", "everything.yaml": "6 sources, 3 rules", "anchors.yaml": "1 sources, 3 rules",
 		"senders.yaml": "4 sources, 1 rules", "replicas.yaml": "1 sources, 1 rules",
-		"rules-from-cluster.yaml": "2 sources, 0 rules",
+		"rules-from-cluster.yaml": "2 sources, 0 rules", "notify.yaml": "1 sources, 1 rules",
 	}
 	for path, want := range files {
 		c, err := parse(t, filepath.Join(configs, "good", path))

@@ -47,6 +47,9 @@ var roles = map[string]role{
 		may:    []string{"trigger"},
 		reason: "it commits and pushes files, and knows neither what is in them nor why",
 	},
+	"trigger/action/git/gittest": {
+		reason: "it is a git server for the tests of others",
+	},
 	"trigger/action/git/manifest": {
 		may:     []string{"trigger"},
 		reason:  "it changes bytes of a file that it is given, and reads and writes none",

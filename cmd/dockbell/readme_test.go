@@ -1,10 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"maps"
 	"os"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -28,28 +26,6 @@ func TestReadme(t *testing.T) {
 	} {
 		if got := firstColumn(t, string(text), tt.heading); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: the table has %q, the program %q", tt.heading, got, tt.want)
-		}
-	}
-}
-
-// Each rule that a page of docs/actions shows is what a scenario runs.
-func TestExamplesAreScenarios(t *testing.T) {
-	run := map[string]bool{}
-	named := regexp.MustCompile(`(?m)^example: (\S+)$`)
-	for _, path := range filesIn(t, "../../testdata/scenarios") {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if m := named.FindStringSubmatch(string(text)); m != nil {
-			run[m[1]] = true
-		}
-	}
-	for _, page := range filesIn(t, "../../docs/actions") {
-		for i := range examples(t, page) {
-			if name := fmt.Sprintf("%s#%d", filepath.Base(page), i+1); !run[name] {
-				t.Errorf("no scenario runs %s", name)
-			}
 		}
 	}
 }

@@ -234,6 +234,12 @@ func printRun(w io.Writer, r server.RunView) error {
 	fmt.Fprintf(t, "Pushed\t%s, seen by source %s\n", clock(r.Push.Time()), r.Push.Source)
 	fmt.Fprintf(t, "Rule\t%s, action %d: %s\n", r.Rule, r.Index, r.Kind)
 	fmt.Fprintf(t, "Target\t%s\n", r.Target)
+	if r.Parent != 0 {
+		fmt.Fprintf(t, "Found by\trun %d\n", r.Parent)
+	}
+	if r.Begun != "" {
+		fmt.Fprintf(t, "Begun\t%s\n", r.Begun)
+	}
 	fmt.Fprintf(t, "Lane\t%s (%s)\n", r.Lane, r.Mode)
 	if r.Approvals > 0 {
 		fmt.Fprintf(t, "Approvals\t%s\n", approvals(r.Run))

@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +29,8 @@ import (
 //	                     receiver as host:port, DIR a folder of its own with a kubeconfig of the receiver
 //	example: jenkins.md#1   an example of docs/actions, the first of its page, that takes EXAMPLE's place in the configuration
 //	with: {FROM: TO}        what is written otherwise there, as the address of the receiver
+//	secrets: {NAME: TEXT}   files in the folder SECRETS, as for addresses that are secrets
+//	repository: {FILE: TEXT} a repository with these files on its branch main, at the address REPOSITORY
 //	answers:             what the receiver answers to METHOD PATH, in turn and then the last for ever:
 //	  POST /x: [503, 200]     statuses, or {status: 200, headers: {…}, body: …}; 200 where nothing is said
 //	steps:               one after the other, each one of
@@ -43,6 +44,7 @@ import (
 //	- called: 2          wait until the receiver has been called so often
 //	- ended: 3           wait until so many runs have ended
 //	- restart: true      end dockbell while something runs, and start it again on the same store
+//	files: {BRANCH:FILE: TEXT} what stands in the repository at the end
 //	runs:                all runs at the end, oldest first; what is said of each must be so, and reason and log contain what is said
 //	- {rule: web, tag: v1, state: succeeded, tries: 1, reason: …, log: …}
 //	calls: [POST /x …]   all calls of the receiver at the end, METHOD PATH BODY, each with what is said as its beginning; not checked when left out
@@ -50,6 +52,9 @@ type scenario struct {
 	Config  string             `yaml:"config"`
 	Example string             `yaml:"example"`
 	With    map[string]string  `yaml:"with"`
+	Secrets map[string]string  `yaml:"secrets"`
+	Repo    map[string]string  `yaml:"repository"`
+	Files   map[string]string  `yaml:"files"`
 	Answers map[string][]any   `yaml:"answers"`
 	Steps   []step             `yaml:"steps"`
 	Runs    []wantedRun        `yaml:"runs"`
@@ -107,53 +112,20 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
-// exampleSecrets are the secrets that the examples in docs/actions name.
-var exampleSecrets = []string{
-	"ARGOCD_TOKEN", "ARGO_EVENTS_TOKEN", "CHAT_TOKEN", "GITHUB_TOKEN", "GITLAB_TOKEN", "GITLAB_TRIGGER", "JENKINS_TOKEN", "JENKINS_WEBHOOK", "RELAY_SECRET", "TEKTON_SECRET",
-}
-
-// example is the text of the scenario's example.
-func (s *scenario) example(t *testing.T) string {
-	t.Helper()
-	page, number, _ := strings.Cut(s.Example, "#")
-	n, err := strconv.Atoi(number)
-	all := examples(t, filepath.Join("../../docs/actions", page))
-	if err != nil || n < 1 || n > len(all) {
-		t.Fatalf("there is no example %s", s.Example)
-	}
-	text := all[n-1]
-	for from, to := range s.With {
-		if !strings.Contains(text, from) {
-			t.Fatalf("example %s holds no %q", s.Example, from)
-		}
-		text = strings.ReplaceAll(text, from, to)
-	}
-	return text
-}
-
-// examples are the rules that a page shows, in order.
-func examples(t *testing.T, page string) (all []string) {
-	t.Helper()
-	text, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, block := range strings.Split(string(text), "\n```yaml\n")[1:] {
-		block, _, _ = strings.Cut(block, "\n```")
-		if strings.HasPrefix(block, "rules:") {
-			all = append(all, block)
-		}
-	}
-	return all
-}
-
 func (s *scenario) run(t *testing.T) {
 	r := newReceiver(t, s.Answers)
 	config := s.Config
 	if s.Example != "" {
 		config = strings.Replace(config, "EXAMPLE", s.example(t), 1)
 	}
-	d := startDaemon(t, strings.ReplaceAll(config, "RECEIVER", r.address), r.address)
+	secrets := t.TempDir()
+	for name, text := range s.Secrets {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(strings.ReplaceAll(text, "RECEIVER", r.address)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	config, checkFiles := s.serveRepository(t, config)
+	d := startDaemon(t, strings.NewReplacer("RECEIVER", r.address, "SECRETS", secrets).Replace(config), r.address)
 	for i, step := range s.Steps {
 		t.Logf("step %d", i)
 		step.do(t, d, r)
@@ -162,6 +134,7 @@ func (s *scenario) run(t *testing.T) {
 		}
 	}
 	s.checkRuns(t, d)
+	checkFiles()
 	if s.Calls == nil {
 		return
 	}

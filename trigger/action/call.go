@@ -103,7 +103,9 @@ func (c *call) do(ctx context.Context) (*answer, error) {
 		defer resp.Body.Close()
 		// The status alone decides; a body that breaks off is an excerpt.
 		body, _ := io.ReadAll(io.LimitReader(resp.Body, c.most))
-		_, _ = io.CopyN(io.Discard, resp.Body, drainLimit)
+		if client == c.client.asks {
+			_, _ = io.CopyN(io.Discard, resp.Body, drainLimit)
+		}
 		return &answer{c, resp.StatusCode, resp.Header, body}, nil
 	case errors.As(err, &refused):
 		return nil, c.failed("was not sent", refused)

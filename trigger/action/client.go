@@ -28,11 +28,12 @@ const (
 	idleTimeout     = 30 * time.Second       // for which a connection is kept for the next question
 	idleLimit       = 64                     // connections kept so
 	headerLimit     = 64 << 10               // bytes of response headers
-	bodyLimit       = 64 << 10               // bytes of a response that are looked at
+	bodyLimit       = 8 << 10                // bytes of a response that are looked at
 	drainLimit      = 256 << 10              // bytes read beyond that, so that the connection can be used again
+	bufferSize      = 2 << 10                // of a connection, each way: a thousand may be open
 	excerptLimit    = 400                    // bytes of it that an error shows
 	slowAnswer      = 250 * time.Millisecond // after that others need not wait for a worker
-	keptLimit       = 8 << 10                // bytes of it that are kept with the run
+	keptLimit       = 4 << 10                // bytes of it that are kept with the run
 	redirectLimit   = 5                      // redirects followed on the same host
 	retryAfterLimit = time.Hour              // longest wait that another side may ask for
 )
@@ -92,6 +93,8 @@ func (w way) client() *Client {
 				TLSClientConfig:        w.tls,
 				TLSHandshakeTimeout:    tlsTimeout,
 				MaxResponseHeaderBytes: headerLimit,
+				ReadBufferSize:         bufferSize,
+				WriteBufferSize:        bufferSize,
 				DisableKeepAlives:      !keep,
 				MaxIdleConns:           idleLimit,
 				IdleConnTimeout:        idleTimeout,

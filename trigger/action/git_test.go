@@ -2,6 +2,10 @@ package action
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/http"
@@ -321,9 +325,7 @@ func TestGitSigns(t *testing.T) {
 	exported := run(t, "gpg", "--batch", "--pinentry-mode", "loopback", "--passphrase", "open sesame", "--armor", "--export-secret-keys")
 	t.Cleanup(func() { run(t, "gpgconf", "--kill", "all") })
 	t.Setenv("SIGN_GPG", exported)
-	a := mustBuild(t, newGit(t), "{repository: "+repo.URL+", sign: {gpg: {env: SIGN_GPG}, passphrase: {env: SIGN_PASSPHRASE}}, "+webChange+"}")
-	_ = a
-	a = mustBuild(t, newGit(t), "{repository: "+repo.URL+", sign: {gpg: {env: SIGN_GPG}, passphrase: {env: SIGN_PASSPHRASE}}, changes: [{file: kustomization.yaml, path: 'images[0].newTag', value: tag}]}")
+	a := mustBuild(t, newGit(t), "{repository: "+repo.URL+", sign: {gpg: {env: SIGN_GPG}, passphrase: {env: SIGN_PASSPHRASE}}, changes: [{file: kustomization.yaml, path: 'images[0].newTag', value: tag}]}")
 	if _, err := doGit(t, a, webRun("v1.3.0")); err != nil {
 		t.Fatal(err)
 	}
@@ -393,7 +395,7 @@ func TestGitLooksForFiles(t *testing.T) {
 		"[{file: 'apps/**/*.yaml', marker: 'flux-system:web'}]":                          "apps/a/values.yaml: image.tag: v1.2.0 -> v1.3.0",
 		"[{file: 'apps/**/*.yaml', marker: 'flux-system:api'}]":                          "no file of apps/**/*.yaml has it: the last one has no field with the comment",
 		"[{file: nothing.yaml, path: a, value: tag}]":                                    "there is no file nothing.yaml on the branch",
-		"[{file: 'nothing/*', path: a, value: tag}]":                                     "no file on the branch matches nothing/*",
+		"[{file: 'nothing/*', path: a, value: tag}]":                                     "there is no file nothing/* on the branch",
 		"[{file: apps/b/values.yaml, path: image.tag, value: tag}]":                      "apps/b/values.yaml: has no image.tag",
 		"[{file: apps, path: image.tag, value: tag}]":                                    "there is no file apps on the branch",
 		"[{file: apps/a/values.yaml, helm: image}, {file: apps/b/values.yaml, path: y}]": "",
@@ -416,6 +418,44 @@ func TestGitLooksForFiles(t *testing.T) {
 		if !strings.Contains(strings.ReplaceAll(log, "apps/a/values.yaml:2\n-  tag: v1.2.0", "apps/a/values.yaml: image.tag: v1.2.0 -> v1.3.0"), want) {
 			t.Errorf("%s: %s", changes, log)
 		}
+	}
+}
+
+// A GitHub App gets in with a token of its installation, which is asked for
+// once.
+func TestGitAsGitHubApp(t *testing.T) {
+	repo := gittest.New(t, map[string]string{"kustomization.yaml": kustomization})
+	const token = "ghs_of_the_installation"
+	asked := 0
+	repo.Before = func(w http.ResponseWriter, r *http.Request) bool {
+		user, password, _ := r.BasicAuth()
+		switch {
+		case r.URL.Path == "/api/v3/repos/shop/deploy/installation":
+			fmt.Fprint(w, `{"id": 4711}`)
+		case r.URL.Path == "/api/v3/app/installations/4711/access_tokens":
+			asked++
+			w.WriteHeader(http.StatusCreated)
+			fmt.Fprintf(w, `{"token": %q, "expires_at": %q}`, token, time.Now().Add(time.Hour).Format(time.RFC3339))
+		case user != "x-access-token" || password != token:
+			w.WriteHeader(http.StatusUnauthorized)
+		default:
+			return true
+		}
+		return false
+	}
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("APP_KEY", string(pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})))
+	a := mustBuild(t, newGit(t), "{repository: "+repo.URL+", auth: {app: {id: '12', key: {env: APP_KEY}}}, "+webChange+"}")
+	for _, tag := range []string{"v1.3.0", "v1.4.0"} {
+		if _, err := doGit(t, a, webRun(tag)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if asked != 1 {
+		t.Errorf("%d tokens were asked for", asked)
 	}
 }
 

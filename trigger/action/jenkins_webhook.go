@@ -29,7 +29,7 @@ func (a *jenkins) fillWebhook(c *call, run trigger.Run) error {
 	if err != nil {
 		return err
 	}
-	c.secrets = append(c.secrets, token)
+	c.secrets, c.most = append(c.secrets, token), jenkinsList // it repeats all variables
 	c.header.Set("Token", token)
 	c.header.Set("Content-Type", "application/json")
 	var body any = a.spec.Parameters

@@ -47,7 +47,11 @@ func received(e trigger.Event) string {
 }
 
 func accepted(r trigger.Run, notes []trigger.Note) string {
-	text := fmt.Sprintf("accepted by rule %s, action %d: %s %s", r.Rule, r.Index, r.Kind, r.Target)
+	how := "accepted by"
+	if r.Parent != 0 {
+		how = fmt.Sprintf("found by run %d of", r.Parent)
+	}
+	text := fmt.Sprintf("%s rule %s, action %d: %s %s", how, r.Rule, r.Index, r.Kind, r.Target)
 	noted := slices.ContainsFunc(notes, func(n trigger.Note) bool { return n.Text == r.Reason })
 	if r.State == trigger.Waiting && r.Attempt == 0 && r.Reason != "" && !noted {
 		text += "; " + r.Reason

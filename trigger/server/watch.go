@@ -139,29 +139,32 @@ func (w *runWatch) comeBack(id string) {
 func (w *runWatch) follow(ctx context.Context, st *stream) error {
 	w.st = st
 	for {
-		ended, err := w.look(ctx)
-		if ended || err != nil {
+		if over, err := w.look(ctx); over || err != nil {
 			return err
 		}
-		for look := false; !look; {
-			var more <-chan struct{}
-			if w.out != nil {
-				if more, err = w.sendOutput(); err != nil {
-					return err
-				}
-				if more == nil {
-					w.out = nil
-					break // the try has ended
-				}
-			}
-			var goOn bool
-			if look, goOn, err = st.wait(more); !goOn {
-				return err
-			}
-			if !look {
-				time.Sleep(gather)
-			}
+		if goOn, err := w.listen(); !goOn || err != nil {
+			return err
 		}
+	}
+}
+
+// listen sends what is written until it is time for another look, and reports
+// whether to go on.
+func (w *runWatch) listen() (goOn bool, err error) {
+	for {
+		followed := w.out != nil
+		more, err := w.sendOutput()
+		if err != nil {
+			return false, err
+		}
+		if followed && w.out == nil {
+			return true, nil // the try has ended, and the store knows how
+		}
+		look, goOn, err := w.st.wait(more)
+		if look || !goOn || err != nil {
+			return goOn, err
+		}
+		time.Sleep(gather)
 	}
 }
 
@@ -176,21 +179,12 @@ func (w *runWatch) look(ctx context.Context) (over bool, err error) {
 	if !ok {
 		return true, nil // forgotten meanwhile
 	}
-	if w.out != nil { // what was written comes before what became of it
-		more, err := w.sendOutput()
-		if err != nil {
-			return false, err
-		}
-		if more == nil {
-			w.out = nil
-		}
-	}
 	if w.shown.ID == 0 || !run.NotBefore.Equal(w.shown.NotBefore) || len(between(w.shown, run, time.Time{})) > 0 {
 		if err := w.show(ctx); err != nil || w.shown.State.Ended() {
 			return true, err
 		}
 	}
-	return false, w.listen(run)
+	return false, w.findOutput(run)
 }
 
 // show sends how the run stands and what is new in its story.
@@ -202,6 +196,10 @@ func (w *runWatch) show(ctx context.Context) error {
 	notes, err := w.s.Store.Notes(ctx, w.id)
 	if err != nil {
 		return nil
+	}
+	// What was written comes before what became of it.
+	if _, err := w.sendOutput(); err != nil {
+		return err
 	}
 	if err := w.st.send("run", "", viewRun(run)); err != nil {
 		return err
@@ -224,8 +222,8 @@ func (w *runWatch) show(ctx context.Context) error {
 	return nil
 }
 
-// listen follows what the run writes, if that is done here.
-func (w *runWatch) listen(run trigger.Run) error {
+// findOutput makes what the run writes be followed, if that is done here.
+func (w *runWatch) findOutput(run trigger.Run) error {
 	if run.State != trigger.Running || w.out != nil || w.s.Output == nil {
 		return nil
 	}
@@ -242,14 +240,20 @@ func (w *runWatch) listen(run trigger.Run) error {
 	return nil
 }
 
-// sendOutput sends what was written since the last time. More is nil at the
-// end.
+// sendOutput sends what was written since the last time, if a try is followed.
+// At its end it is not, any more; else more is closed when there is more.
 func (w *runWatch) sendOutput() (more <-chan struct{}, err error) {
-	text, next, more := w.out.Since(w.at)
-	if w.at = next; text == "" {
-		return more, nil
+	if w.out == nil {
+		return nil, nil
 	}
-	return more, w.st.send("output", w.lastID(), Written{w.try, text})
+	text, next, more := w.out.Since(w.at)
+	if w.at = next; text != "" {
+		err = w.st.send("output", w.lastID(), Written{w.try, text})
+	}
+	if more == nil {
+		w.out = nil
+	}
+	return more, err
 }
 
 // knows reports whether a part of the story was sent. Some are told again with

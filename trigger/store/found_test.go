@@ -32,6 +32,7 @@ func testFound(t *testing.T, b *bench) {
 	b.want("succeeded waiting waiting")
 	b.reopen()
 	runs := b.claim(2, 3)
+	b.reason(1, "found 2: runs 2 to 3")
 	if r := runs[0]; r.Parent != 1 || r.Target != "deployment web" || r.Lane != "set/deployment web" || string(r.Spec) != `{"target": "deployment web"}` ||
 		r.Event.Tag != "1.1.0" || r.EventID != 1 || r.Mode != trigger.Latest || !r.Ordered {
 		t.Errorf("%+v", r)
@@ -45,6 +46,7 @@ func testFound(t *testing.T, b *bench) {
 	made(b, b.accept(b.again(e), planned("all", trigger.Latest, finds)), 4)
 	b.find(b.claim(4)[0], "deployment web", "deployment new")
 	b.want("succeeded succeeded succeeded succeeded waiting")
+	b.reason(4, "found 2, of which one is new: run 5")
 	notes, err := b.Notes(t.Context(), 4)
 	if err != nil || len(notes) != 1 || notes[0].Text != "deployment web: run 2 already stands for this push" {
 		t.Errorf("%+v, %v", notes, err)

@@ -162,24 +162,38 @@ func (w *writer) finish(r trigger.Run, res trigger.Result) (trigger.Result, erro
 	if res.State == trigger.Waiting {
 		return w.putBack(r, res)
 	}
-	if err := w.spread(r, res); err != nil {
-		return res, err
+	if len(res.Runs) > 0 {
+		var err error
+		if res.Reason, err = w.spread(r, res); err != nil {
+			return res, err
+		}
 	}
 	return res, w.end(r, res.State, res.Reason, res.At)
 }
 
-// spread makes the runs of what a run has found.
-func (w *writer) spread(r trigger.Run, res trigger.Result) error {
+// spread makes the runs of what a run has found, and says which.
+func (w *writer) spread(r trigger.Run, res trigger.Result) (made string, err error) {
+	var ids []int64
 	for _, child := range res.Runs {
 		a, _, err := w.admit(child, false)
 		if err == nil && !a.New {
 			err = w.note(r.ID, res.At, child.Target+": "+a.Reason)
 		}
 		if err != nil {
-			return err
+			return "", err
+		}
+		if a.New {
+			ids = append(ids, a.ID)
 		}
 	}
-	return nil
+	switch n := len(ids); n {
+	case 0:
+		return fmt.Sprintf("found %d, each of which has a run for this push already", len(res.Runs)), nil
+	case 1:
+		return fmt.Sprintf("found %d, of which one is new: run %d", len(res.Runs), ids[0]), nil
+	default: // their ids follow each other
+		return fmt.Sprintf("found %d: runs %d to %d", len(res.Runs), ids[0], ids[n-1]), nil
+	}
 }
 
 // Begin keeps what the action of a claimed run has begun and waits for. It does

@@ -172,6 +172,9 @@ func (w *writer) enter(r trigger.Run, now time.Time) error {
 	}
 	w.due = true
 	delete(w.lanes, r.Lane)
+	if err := w.note(r.ID, now, "the steps before it have ended"); err != nil {
+		return err
+	}
 	err = w.exec("UPDATE runs SET pending = FALSE, reason = ?, not_before = ?, live_lane = ?, due_at = ? WHERE id = ?", r.Reason, nanos(r.NotBefore), lane, due, r.ID)
 	if err != nil || !takesTurns(r) {
 		return err

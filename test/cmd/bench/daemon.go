@@ -15,6 +15,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/gorilla/mux"
 )
 
 // daemon is a dockbell that is measured.
@@ -89,10 +91,17 @@ func serveIdle(ctx context.Context) error {
 	}
 	context.AfterFunc(ctx, func() { l.Close() })
 	fmt.Fprintf(os.Stderr, "msg=listening hooks=%s admin=%s\n", l.Addr(), l.Addr())
-	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // as a handler must to keep the connection
+	// The same server as dockbell's: its router, and its bounds of time and size.
+	r := mux.NewRouter().SkipClean(true)
+	r.HandleFunc("/hooks/{source}", func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, 1<<20)) // as a handler must to keep the connection
 		w.WriteHeader(http.StatusAccepted)
-	}))
+	}).Methods(http.MethodPost)
+	srv := &http.Server{
+		Handler: r, MaxHeaderBytes: 64 << 10,
+		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: time.Minute, IdleTimeout: 2 * time.Minute,
+	}
+	return srv.Serve(l)
 }
 
 func (d *daemon) stop() {

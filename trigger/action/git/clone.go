@@ -26,7 +26,7 @@ import (
 
 const (
 	clonesLimit = 1 << 30 // bytes of all clones; those used least recently go first
-	fetchLimit  = 50      // fetches into one clone, each of which leaves a file, before it is made anew
+	filesLeft   = 5000    // files that fetches may leave in one clone before it is made anew
 	objectCache = 4 << 20 // bytes of objects held in memory while a clone is in use
 	lockLook    = 20 * time.Millisecond
 )
@@ -125,11 +125,11 @@ func (c *Clone) tryLock() error {
 // tidy takes away what a process that was ended in the middle has left, and a
 // clone that has become large.
 func (c *Clone) tidy() {
-	packs := filepath.Join(c.dir, "objects", "pack")
-	if whole, _ := filepath.Glob(filepath.Join(packs, "*.pack")); len(whole) >= fetchLimit { // the pattern is good
+	objects := filepath.Join(c.dir, "objects")
+	if files, _ := filepath.Glob(filepath.Join(objects, "*", "*")); len(files) >= filesLeft { // the pattern is good
 		os.RemoveAll(c.dir)
 	}
-	parts, _ := filepath.Glob(filepath.Join(packs, "tmp_*"))
+	parts, _ := filepath.Glob(filepath.Join(objects, "pack", "tmp_*"))
 	for _, p := range parts {
 		os.Remove(p)
 	}

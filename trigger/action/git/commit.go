@@ -1,9 +1,10 @@
 package git
 
 import (
-	"errors"
 	"fmt"
 	"io"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type Commit struct {
 	Hash    plumbing.Hash
 	Message string
 	tree    *object.Tree
+	clone   *Clone
 }
 
 // hash is that of nothing for a branch that is not there.
@@ -43,7 +45,7 @@ func (c *Clone) commit(h plumbing.Hash) (*Commit, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Commit{h, found.Message, tree}, nil
+	return &Commit{h, found.Message, tree, c}, nil
 }
 
 // IsPattern reports whether a name stands for several files.
@@ -53,46 +55,87 @@ func IsPattern(name string) bool { return strings.ContainsAny(name, "*?[{") }
 // folders. There is at least one.
 func (c *Commit) Files(name string) (map[string][]byte, error) {
 	files := map[string][]byte{}
-	if !IsPattern(name) {
-		f, err := c.tree.File(name)
-		if errors.Is(err, object.ErrFileNotFound) {
-			return nil, fmt.Errorf("there is no file %s on the branch", name)
-		} else if err != nil {
-			return nil, err
-		}
-		files[name], err = read(f)
-		return files, err
+	var err error
+	if IsPattern(name) {
+		err = c.collect(c.tree, "", name, files)
+	} else {
+		err = c.file(name, files)
 	}
-	err := c.tree.Files().ForEach(func(f *object.File) error {
-		if match, err := doublestar.Match(name, f.Name); err != nil || !match {
-			return err
-		}
-		if len(files) == filesLimit {
-			return fmt.Errorf("%s matches more than %d files: name a folder", name, filesLimit)
-		}
-		text, err := read(f)
-		files[f.Name] = text
-		return err
-	})
 	if err == nil && len(files) == 0 {
-		err = fmt.Errorf("no file on the branch matches %s", name)
+		err = fmt.Errorf("there is no file %s on the branch", name)
 	}
 	return files, err
 }
 
-func read(f *object.File) ([]byte, error) {
-	if f.Mode == filemode.Symlink {
-		return nil, fmt.Errorf("%s is a link: name the file itself", f.Name)
+// file reads one file. A library's search would not tell one that is not there
+// from a clone that lacks something.
+func (c *Commit) file(name string, files map[string][]byte) error {
+	at, rest := c.tree, name
+	for {
+		var deeper bool
+		var segment string
+		segment, rest, deeper = strings.Cut(rest, "/")
+		i := slices.IndexFunc(at.Entries, func(e object.TreeEntry) bool { return e.Name == segment })
+		switch {
+		case i < 0 || deeper == at.Entries[i].Mode.IsFile():
+			return nil
+		case !deeper:
+			return c.read(at.Entries[i], name, files)
+		}
+		var err error
+		if at, err = object.GetTree(c.clone.store, at.Entries[i].Hash); err != nil {
+			return c.clone.damaged(err)
+		}
 	}
-	if f.Size > fileLimit {
-		return nil, fmt.Errorf("%s has more than %d MB", f.Name, fileLimit>>20)
+}
+
+// collect reads the files below a folder that match a pattern.
+func (c *Commit) collect(tree *object.Tree, folder, pattern string, files map[string][]byte) error {
+	for _, e := range tree.Entries {
+		name := path.Join(folder, e.Name)
+		if e.Mode == filemode.Dir {
+			below, err := object.GetTree(c.clone.store, e.Hash)
+			if err != nil {
+				return c.clone.damaged(err)
+			}
+			if err := c.collect(below, name, pattern, files); err != nil {
+				return err
+			}
+			continue
+		}
+		if match, err := doublestar.Match(pattern, name); err != nil || !match || e.Mode == filemode.Symlink || !e.Mode.IsFile() {
+			continue // the pattern was found good
+		}
+		if len(files) == filesLimit {
+			return fmt.Errorf("%s matches more than %d files: name a folder", pattern, filesLimit)
+		}
+		if err := c.read(e, name, files); err != nil {
+			return err
+		}
 	}
-	r, err := f.Reader()
+	return nil
+}
+
+func (c *Commit) read(e object.TreeEntry, name string, files map[string][]byte) error {
+	if e.Mode == filemode.Symlink {
+		return fmt.Errorf("%s is a link: name the file itself", name)
+	}
+	blob, err := object.GetBlob(c.clone.store, e.Hash)
 	if err != nil {
-		return nil, err
+		return c.clone.damaged(err)
+	}
+	if blob.Size > fileLimit {
+		return fmt.Errorf("%s has more than %d MB", name, fileLimit>>20)
+	}
+	r, err := blob.Reader()
+	if err != nil {
+		return c.clone.damaged(err)
 	}
 	defer r.Close()
-	return io.ReadAll(r)
+	if files[name], err = io.ReadAll(r); err != nil {
+		return c.clone.damaged(err)
+	}
+	return nil
 }
 
 // Meta is what a commit says beside its files.
@@ -132,7 +175,7 @@ func (c *Commit) With(files map[string][]byte, m Meta) (*NewCommit, error) {
 			return nil, err
 		}
 	}
-	tree, err := n.addTree(c.tree, changes)
+	tree, err := n.addTree(c, c.tree, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +208,7 @@ func sign(commit *object.Commit, signer Signer) error {
 }
 
 // addTree makes a folder with other files; those that change are there.
-func (n *NewCommit) addTree(from *object.Tree, changes map[string]plumbing.Hash) (plumbing.Hash, error) {
+func (n *NewCommit) addTree(c *Commit, from *object.Tree, changes map[string]plumbing.Hash) (plumbing.Hash, error) {
 	tree := &object.Tree{Entries: append([]object.TreeEntry(nil), from.Entries...)}
 	below := map[string]map[string]plumbing.Hash{}
 	for name, h := range changes {
@@ -187,11 +230,11 @@ func (n *NewCommit) addTree(from *object.Tree, changes map[string]plumbing.Hash)
 			tree.Entries[i].Hash = h
 			continue
 		}
-		folder, err := from.Tree(e.Name)
+		folder, err := object.GetTree(c.clone.store, e.Hash)
 		if err != nil {
-			return plumbing.ZeroHash, err
+			return plumbing.ZeroHash, c.clone.damaged(err)
 		}
-		if tree.Entries[i].Hash, err = n.addTree(folder, inside); err != nil {
+		if tree.Entries[i].Hash, err = n.addTree(c, folder, inside); err != nil {
 			return plumbing.ZeroHash, err
 		}
 	}

@@ -84,6 +84,14 @@ func fetch(ctx context.Context, l line, offered *capability.List, wants, have []
 	if req.Capabilities.Supports(capability.Shallow) {
 		req.Depth, req.Shallows, req.Haves = packp.DepthCommits(1), have, have
 	}
+	if len(have) > 0 {
+		// Only a thin pack leaves out what a shallow clone has. It builds on
+		// objects that are there, so its own are kept one by one.
+		if err := offer(req.Capabilities, offered, capability.ThinPack); err != nil {
+			return err
+		}
+		into = struct{ storer.Storer }{into}
+	}
 	var request bytes.Buffer
 	if err := errors.Join(req.UploadRequest.Encode(&request), req.UploadHaves.Encode(&request, false)); err != nil {
 		return err

@@ -69,11 +69,6 @@ func ParsePath(s string) (Path, error) {
 
 func (p Path) String() string { return p.text }
 
-// below is the path to a key of what the path leads to.
-func (p Path) below(key string) Path {
-	return Path{text: p.text + "." + key, steps: append(p.steps[:len(p.steps):len(p.steps)], step{key: key})}
-}
-
 // find goes the way in a document; nil when it ends before.
 func (p Path) find(doc *yaml.Node) (*yaml.Node, error) {
 	n := doc.Content[0]
