@@ -5,6 +5,7 @@ package k8s
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -13,9 +14,15 @@ import (
 	"strings"
 	"sync"
 
+	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/dynamic"
-	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -130,7 +137,11 @@ func (c *cluster) client(gv schema.GroupVersion, custom bool) (rest.Interface, e
 	if custom {
 		config = dynamic.ConfigFor(config)
 	} else {
-		config.NegotiatedSerializer = scheme.Codecs.WithoutConversion()
+		codecs, err := newCodecs()
+		if err != nil {
+			return nil, err
+		}
+		config.NegotiatedSerializer = codecs.WithoutConversion()
 		config.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json" // the first is read much faster
 	}
 	config.GroupVersion, config.APIPath = &gv, "/apis"
@@ -143,4 +154,13 @@ func (c *cluster) client(gv schema.GroupVersion, custom bool) (rest.Interface, e
 	}
 	c.clients[gv] = made
 	return made, nil
+}
+
+// newCodecs reads and writes what is used here. The scheme of client-go has all
+// groups there are, for some megabytes of memory.
+func newCodecs() (serializer.CodecFactory, error) {
+	s := runtime.NewScheme()
+	metav1.AddToGroupVersion(s, schema.GroupVersion{Version: "v1"})
+	err := errors.Join(corev1.AddToScheme(s), appsv1.AddToScheme(s), batchv1.AddToScheme(s), eventsv1.AddToScheme(s))
+	return serializer.NewCodecFactory(s), err
 }

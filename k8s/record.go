@@ -15,6 +15,7 @@ import (
 const (
 	imageUpdated    = "ImageUpdated"
 	imageRolledBack = "ImageRolledBack"
+	rolloutFailed   = "RolloutFailed"
 )
 
 const (
@@ -78,7 +79,7 @@ func (res *resource) tell(w *workload, reason, note string) {
 		ReportingController: fieldManager, ReportingInstance: res.events.host, Action: "SetImage", Reason: reason, Type: corev1.EventTypeNormal, Note: cut(note, mostNote),
 		Regarding: corev1.ObjectReference{APIVersion: res.gvk.GroupVersion().String(), Kind: res.gvk.Kind, Namespace: w.Namespace, Name: w.Name, UID: w.UID, ResourceVersion: w.ResourceVersion},
 	}
-	if reason == imageRolledBack {
+	if reason != imageUpdated {
 		e.Type = corev1.EventTypeWarning
 	}
 	select {

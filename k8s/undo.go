@@ -23,6 +23,7 @@ func (d *deploy) fail(ctx context.Context, res *resource, s *sight, r *rollout, 
 		text += "; " + pods
 	}
 	if !d.spec.Rollback {
+		res.tell(s.workload, rolloutFailed, fmt.Sprintf("%s (run %d)", text, r.Run))
 		return &trigger.HoldError{Err: errors.New(text)}
 	}
 	undone := text + "; " + r.back()

@@ -51,8 +51,12 @@ func newOutcome(told trigger.Notice, base string, now time.Time) *outcome {
 		pushed: newPushed(r.Event), Rule: r.Rule, State: noticeWord(r), Reason: r.Reason,
 		Target: r.Target, Kind: r.Kind, Run: strconv.FormatInt(r.ID, 10), Attempt: r.Attempt, Count: 1,
 	}
-	if told.From != (trigger.Image{}) {
-		o.From = told.From.String()
+	// In a lane of calls all kinds of images follow each other.
+	from := told.From
+	if from.Name() != r.Event.Name() {
+		from = trigger.Image{}
+	} else {
+		o.From = from.String()
 	}
 	// Of a run that was never tried, or waits, only one time is known.
 	began, over := r.FirstAt, r.FinishedAt
@@ -70,7 +74,7 @@ func newOutcome(told trigger.Notice, base string, now time.Time) *outcome {
 		o.Link = base + "/api/v1/runs/" + o.Run
 	}
 	o.Title = o.sentence()
-	o.Text = strings.Join(slices.DeleteFunc([]string{o.change(told.From, r.Event.Image), shorten(r.Reason, mostReason), o.about()}, func(s string) bool { return s == "" }), "\n")
+	o.Text = strings.Join(slices.DeleteFunc([]string{change(from, r.Event.Image), shorten(r.Reason, mostReason), o.about()}, func(s string) bool { return s == "" }), "\n")
 	return o
 }
 
@@ -117,13 +121,12 @@ func (o *outcome) sentence() string {
 	return s
 }
 
-// change says what is replaced by what, in as few words as tell them apart.
-func (o *outcome) change(from, to trigger.Image) string {
+// change says which version of an image is replaced by which, in as few words as
+// tell them apart; nothing when there was none.
+func change(from, to trigger.Image) string {
 	switch {
 	case from == trigger.Image{} || from == to:
 		return ""
-	case from.Name() != to.Name():
-		return from.String() + " → " + to.String()
 	case from.Tag != to.Tag:
 		return version(from) + " → " + version(to)
 	}

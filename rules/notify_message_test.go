@@ -55,10 +55,10 @@ func TestMessage(t *testing.T) {
 			n.From = n.Run.Event.Image
 			n.From.Digest, n.Run.Reason, n.Run.Attempt = other, "", 1
 		}, "deployment prod/web failed: ghcr.io/shop/web:v1", "v1: sha256:bbbbbbbbbbbb → " + digest[:19] + "\n" + about + link + "failed|1"},
-		{"of another image", func(n *trigger.Notice) {
+		{"of another image in the lane", func(n *trigger.Notice) {
 			n.From = trigger.Image{Registry: "docker.io", Repository: "library/nginx", Tag: "1"}
 			n.Run.Reason, n.Run.Attempt = "", 1
-		}, "deployment prod/web failed: ghcr.io/shop/web:v1", "docker.io/library/nginx:1 → ghcr.io/shop/web:v1\n" + about + link + "failed|1"},
+		}, "deployment prod/web failed: ghcr.io/shop/web:v1", about + link + "failed|1"},
 		{"of the same image", func(n *trigger.Notice) { n.From, n.Run.Attempt = n.Run.Event.Image, 1 }, "deployment prod/web failed: ghcr.io/shop/web:v1", "no such host\n" + about + link + "failed|1"},
 		{"of one that waits", func(n *trigger.Notice) {
 			n.Run.State, n.Run.Approvals, n.Run.Reason, n.Run.Attempt = trigger.Waiting, 1, "waits for 1 approvals", 0

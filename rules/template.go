@@ -45,7 +45,7 @@ type outcome struct {
 	Kind       string
 	Run        string // its id
 	Attempt    int    // tries begun
-	From       string // what was in the place of Image; "" when that is not known
+	From       string // the Image that this one replaces; "" when that is not known
 	Took       string // from the first try to the end; "" when it was never tried
 	StartedAt  stamp
 	FinishedAt stamp

@@ -74,7 +74,8 @@ type Kind struct {
 // the time limit of a try does not end; the context before has ended. What has
 // begun is put on disk as the run's Begun: a run that is cut off now, or says
 // that it may be tried again, passes no gate any more when it is taken up, and
-// must go on with that. The queue lets another run begin meanwhile.
+// must go on with that. The queue lets another run begin meanwhile. Whoever
+// comes to wait for something else calls it again, with the first context.
 func OnlyWaits(ctx context.Context, begun string) context.Context {
 	if begin, ok := ctx.Value(waiting{}).(func(string) context.Context); ok {
 		return begin(begun)

@@ -88,6 +88,7 @@ const patience = 30 * time.Second
 
 func TestScenarios(t *testing.T) {
 	t.Setenv("HUB_TOKEN", "hunter2")
+	t.Setenv("XDG_CACHE_HOME", t.TempDir()) // of clones
 	for _, name := range exampleSecrets {
 		t.Setenv(name, "whsec_aHVudGVyMg==") // good for all of them
 	}

@@ -189,9 +189,7 @@ func (r *reloader) newQueue(metrics *prometheus.Registry) *queue.Queue {
 	}
 	q := queue.New(r.db, kinds, decodeSpec, r.log, queue.NewMetrics(metrics))
 	q.Gate = func(run trigger.Run, now time.Time) (time.Time, string) { return r.now().rules.Gate(run, now) }
-	q.Tell = func(run trigger.Run, now time.Time) []trigger.Run {
-		return r.now().rules.Notices([]trigger.Notice{{Run: run}}, now)
-	}
+	q.Tell = func(told []trigger.Notice, now time.Time) []trigger.Run { return r.now().rules.Notices(told, now) }
 	return q
 }
 

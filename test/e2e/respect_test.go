@@ -225,23 +225,25 @@ func TestEvents(t *testing.T) {
 	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
 	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-crash", 1))
 	d.ended()
-	for reason, want := range map[string]struct{ kind, note string }{
-		"ImageUpdated":    {corev1.EventTypeNormal, shop + "v1.0.0 -> " + shop + "v1.1.0-crash (rule web, event 1, run 1)"},
-		"ImageRolledBack": {corev1.EventTypeWarning, "no database; " + shop + "v1.0.0 is put back (run 1)"},
-	} {
-		eventually(t, "there is an Event "+reason, func() error {
-			list, err := cluster.Client.EventsV1().Events(ns).List(t.Context(), metav1.ListOptions{})
-			if err != nil {
-				return err
+	kubectlShows(t, ns, corev1.EventTypeNormal, "ImageUpdated", shop+"v1.0.0 -> "+shop+"v1.1.0-crash (rule web, event 1, run 1)")
+	kubectlShows(t, ns, corev1.EventTypeWarning, "ImageRolledBack", "no database; "+shop+"v1.0.0 is put back (run 1)")
+}
+
+// kubectlShows waits for an Event about deployment/web.
+func kubectlShows(t *testing.T, ns, kind, reason, note string) {
+	t.Helper()
+	eventually(t, "there is an Event "+reason, func() error {
+		list, err := cluster.Client.EventsV1().Events(ns).List(t.Context(), metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		for _, e := range list.Items {
+			if e.Reason == reason && about(e, getDeployment(t, ns, "web").UID) && e.Type == kind && strings.Contains(e.Note, note) {
+				return nil
 			}
-			for _, e := range list.Items {
-				if e.Reason == reason && about(e, getDeployment(t, ns, "web").UID) && e.Type == want.kind && strings.Contains(e.Note, want.note) {
-					return nil
-				}
-			}
-			return fmt.Errorf("%d others", len(list.Items))
-		})
-	}
+		}
+		return fmt.Errorf("%d others", len(list.Items))
+	})
 }
 
 func about(e eventsv1.Event, uid types.UID) bool {

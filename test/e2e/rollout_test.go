@@ -179,6 +179,7 @@ func TestRolloutFails(t *testing.T) {
 	if got := getDeployment(t, ns, "web"); got.Spec.Template.Spec.Containers[0].Image != shop+"v1.1.0-noimage" || got.Generation != 2 {
 		t.Errorf("generation %d runs %s", got.Generation, got.Spec.Template.Spec.Containers[0].Image)
 	}
+	kubectlShows(t, ns, corev1.EventTypeWarning, "RolloutFailed", "ImagePullBackOff")
 }
 
 // The limit of the rule ends the wait where the controller would go on.

@@ -9,9 +9,13 @@
 //     before its Retry-After.
 //   - It may have happened (the connection broke or the time ran out after the
 //     request was sent; 500, 502, 504): repeat only what does no harm twice,
-//     which is GET, HEAD, PUT and DELETE, and what its kind says so of. The
-//     rest ends as unknown.
+//     which is GET, HEAD, OPTIONS, PUT and DELETE, and what its kind says so
+//     of: because it changes nothing, or because the next try first looks for
+//     what this one has begun. The rest ends as unknown.
 //   - Everything else needs a person: do not repeat.
+//
+// What has begun something that takes its time says so by [trigger.OnlyWaits]
+// and asks how it goes ([follow]) until it has ended.
 //
 // The package knows nothing of rules, the queue or the store: it gets final
 // parameters and a run. Specifications refer to secrets and never hold them;

@@ -77,24 +77,29 @@ func Email(client *Client) trigger.Builder {
 		case spec.User != "" && spec.TLS == tlsNone && !isThisMachine(a.host):
 			fault("tls", "must not be none with a password: everybody on the way could read it")
 		}
-		var err error
-		if a.from, err = mail.ParseAddress(spec.From); err != nil {
-			fault("from", "must be an address that the server lets dockbell write as, as in dockbell@example.com")
-		}
-		if len(spec.To) == 0 {
-			fault("to", "is missing: who gets the mail")
-		}
-		for _, s := range spec.To {
-			to, err := mail.ParseAddress(s)
-			if err != nil {
-				fault("to", "%q is no address of a mailbox", s)
-			}
-			a.to = append(a.to, to)
-		}
+		a.readAddresses(fault)
 		if err := errors.Join(errs...); err != nil {
 			return nil, err
 		}
 		return a, nil
+	}
+}
+
+// readAddresses reads who writes and who gets the mail.
+func (a *email) readAddresses(fault func(field, format string, args ...any)) {
+	var err error
+	if a.from, err = mail.ParseAddress(a.spec.From); err != nil {
+		fault("from", "must be an address that the server lets dockbell write as, as in dockbell@example.com")
+	}
+	if len(a.spec.To) == 0 {
+		fault("to", "is missing: who gets the mail")
+	}
+	for _, s := range a.spec.To {
+		to, err := mail.ParseAddress(s)
+		if err != nil {
+			fault("to", "%q is no address of a mailbox", s)
+		}
+		a.to = append(a.to, to)
 	}
 }
 

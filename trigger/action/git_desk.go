@@ -36,6 +36,7 @@ type gitOrder struct {
 	changes []string // what it sets, a line each
 	log     strings.Builder
 	err     error // its outcome
+	judged  bool  // that is final
 	done    chan struct{}
 }
 
@@ -103,11 +104,13 @@ func (d *gitDesk) place(ctx context.Context, o *gitOrder, gather time.Duration, 
 	orders := d.waiting
 	d.waiting = nil
 	d.mu.Unlock()
+	defer func() { // also of a panic
+		for _, o := range orders {
+			close(o.done)
+		}
+	}()
 	if len(orders) > 0 {
 		carryOut(orders)
-	}
-	for _, o := range orders {
-		close(o.done)
 	}
 	return nil
 }

@@ -33,6 +33,9 @@ func (a *gitAction) Do(ctx context.Context, run trigger.Run, log io.Writer) erro
 	if err != nil {
 		return err
 	}
+	if !o.judged {
+		return trigger.Retry(errors.New("the run that made the commit for this one, too, broke off"))
+	}
 	if _, err := io.WriteString(log, o.log.String()); err != nil {
 		return err
 	}
@@ -64,7 +67,7 @@ func carryOut(ctx context.Context, orders []*gitOrder) {
 		if o.err == nil {
 			o.err = err
 		}
-		o.err = a.worded(o.err, secrets)
+		o.err, o.judged = a.worded(o.err, secrets), true
 	}
 }
 
@@ -173,12 +176,13 @@ func (w *gitWork) once(ctx context.Context, orders []*gitOrder) error {
 		tell(made, "nothing is changed, this is a rehearsal; it would go to %s\n%s", s.pushTo, files.diff())
 		return nil
 	}
-	if changing := slices.DeleteFunc(slices.Clone(made), func(o *gitOrder) bool { return o.changes == nil }); len(changing) > 0 {
+	changing := slices.DeleteFunc(slices.Clone(made), func(o *gitOrder) bool { return o.changes == nil })
+	if len(changing) > 0 {
 		if err := w.push(ctx, s, files, changing); err != nil {
 			return err
 		}
 	}
-	return w.open(ctx, s, made)
+	return w.open(ctx, s, made, len(changing) > 0)
 }
 
 // tell writes to the logs of several orders.
@@ -228,7 +232,7 @@ func (w *gitWork) look(ctx context.Context, first *gitOrder) (*gitState, error) 
 // defaultBranch is that of a pull request: one for each image, which is open
 // for its newest version.
 func defaultBranch(image trigger.Image) string {
-	return "dockbell/" + strings.ToLower(image.Repository)
+	return "dockbell/" + strings.ReplaceAll(strings.ToLower(image.Repository), "/", "-") // one name must not be a folder of another
 }
 
 func (w *gitWork) push(ctx context.Context, s *gitState, files *gitFiles, orders []*gitOrder) error {
@@ -257,19 +261,24 @@ func (w *gitWork) push(ctx context.Context, s *gitState, files *gitFiles, orders
 	return nil
 }
 
-// open opens a pull request for a branch that has none.
-func (w *gitWork) open(ctx context.Context, s *gitState, orders []*gitOrder) error {
+// open opens a pull request for a branch that has none, and says in one that is
+// open what it is about now.
+func (w *gitWork) open(ctx context.Context, s *gitState, orders []*gitOrder, changed bool) error {
 	if w.request == nil {
 		return nil
 	}
+	text := message(orders)
+	subject, rest, _ := strings.Cut(text, "\n")
+	spec := orders[0].action.spec.Request
+	title, body := cmp.Or(spec.Title, subject), cmp.Or(spec.Body, strings.TrimSpace(rest))
 	if s.request.State == requestOpen {
 		tell(orders, "it is in %s", s.request.URL)
-		return nil
+		if !changed {
+			return nil
+		}
+		return w.request.retitle(ctx, s.request.number, title, body)
 	}
-	text := message(orders)
-	title, rest, _ := strings.Cut(text, "\n")
-	spec := orders[0].action.spec.Request
-	url, err := w.request.open(ctx, s.pushTo, w.spec.Branch, cmp.Or(spec.Title, title), cmp.Or(spec.Body, strings.TrimSpace(rest)))
+	url, err := w.request.open(ctx, s.pushTo, w.spec.Branch, title, body)
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -36,6 +37,8 @@ type request struct {
 	State string
 	URL   string
 	Head  string // the commit that its branch was at
+
+	number int // by which the forge knows it
 }
 
 // requests asks a forge for pull requests.
@@ -43,6 +46,8 @@ type requests interface {
 	// newest is the open request for a branch, or else the newest one.
 	newest(ctx context.Context, head, base string) (request, error)
 	open(ctx context.Context, head, base, title, body string) (url string, err error)
+	// retitle says what an open request is about now.
+	retitle(ctx context.Context, number int, title, body string) error
 }
 
 // forges are those that have pull requests, with where their API is on a host
@@ -172,6 +177,7 @@ type hubRequests struct {
 }
 
 type hubRequest struct {
+	Number int     `json:"number"`
 	State  string  `json:"state"` // open or closed
 	Merged *string `json:"merged_at"`
 	URL    string  `json:"html_url"`
@@ -184,7 +190,7 @@ func (r hubRequest) request() request {
 	if r.Merged != nil {
 		r.State = requestMerged
 	}
-	return request{r.State, r.URL, r.Head.SHA}
+	return request{r.State, r.URL, r.Head.SHA, r.Number}
 }
 
 const hubPermission = "Pull requests"
@@ -216,17 +222,29 @@ func (h *hubRequests) open(ctx context.Context, head, base, title, body string) 
 	return made.URL, err
 }
 
+func (h *hubRequests) retitle(ctx context.Context, number int, title, body string) error {
+	got, err := h.hub.send(ctx, http.MethodPatch, "/pulls/"+strconv.Itoa(number), map[string]any{"title": title, "body": body}, func(c *call) { c.harmless = true })
+	if err != nil {
+		return err
+	}
+	return got.checkStatus(h.hub.advice(got.status, hubPermission))
+}
+
 // labRequests follows "Merge requests API" of GitLab.
 type labRequests struct{ forgeCall }
 
+const labAdvice = "may the token open merge requests? It needs the scope api and the role Developer"
+
 type labRequest struct {
-	State string `json:"state"` // opened, closed, locked or merged
-	URL   string `json:"web_url"`
-	SHA   string `json:"sha"`
+	Number int    `json:"iid"`
+	State  string `json:"state"` // opened, closed, locked or merged
+	URL    string `json:"web_url"`
+	SHA    string `json:"sha"`
 }
 
 func (r labRequest) request() request {
-	return request{map[string]string{"opened": requestOpen, "locked": requestOpen, "merged": requestMerged}[r.State], r.URL, r.SHA}.orClosed()
+	state := map[string]string{"opened": requestOpen, "locked": requestOpen, "merged": requestMerged}[r.State]
+	return request{cmp.Or(state, requestClosed), r.URL, r.SHA, r.Number}
 }
 
 func (l *labRequests) path() string {
@@ -240,7 +258,7 @@ func (l *labRequests) newest(ctx context.Context, head, base string) (request, e
 		return request{}, err
 	}
 	var list []labRequest
-	if err := got.decode(&list, "may the token use the API, and see the project? It needs the scope api"); err != nil {
+	if err := got.decode(&list, labAdvice); err != nil {
 		return request{}, err
 	}
 	return pick(list), nil
@@ -256,15 +274,26 @@ func (l *labRequests) open(ctx context.Context, head, base, title, body string) 
 		return again(l.newest(ctx, head, base))
 	}
 	var made labRequest
-	err = got.decode(&made, "may the token open merge requests? It needs the scope api and the role Developer")
+	err = got.decode(&made, labAdvice)
 	return made.URL, err
+}
+
+func (l *labRequests) retitle(ctx context.Context, number int, title, body string) error {
+	got, err := l.do(ctx, http.MethodPut, l.path()+"/"+strconv.Itoa(number), nil, map[string]any{"title": title, "description": body}, "Authorization", "Bearer ")
+	if err != nil {
+		return err
+	}
+	return got.checkStatus(labAdvice)
 }
 
 // teaRequests follows "Get a pull request by base and head" and "Create a pull
 // request" of Gitea's and Forgejo's API.
 type teaRequests struct{ forgeCall }
 
+const teaAdvice = "may the token open pull requests? It needs the permission repository: write"
+
 type teaRequest struct {
+	Number int    `json:"number"`
 	State  string `json:"state"` // open or closed
 	Merged bool   `json:"merged"`
 	URL    string `json:"html_url"`
@@ -277,23 +306,25 @@ func (r teaRequest) request() request {
 	if r.Merged {
 		r.State = requestMerged
 	}
-	return request{r.State, r.URL, r.Head.SHA}
+	return request{r.State, r.URL, r.Head.SHA, r.Number}
 }
 
+func (t *teaRequests) path() string { return "/repos/" + t.repository + "/pulls" }
+
 func (t *teaRequests) newest(ctx context.Context, head, base string) (request, error) {
-	got, err := t.do(ctx, http.MethodGet, "/repos/"+t.repository+"/pulls/"+url.PathEscape(base)+"/"+head, nil, nil, "Authorization", "token ")
+	got, err := t.do(ctx, http.MethodGet, t.path()+"/"+url.PathEscape(base)+"/"+(&url.URL{Path: head}).EscapedPath(), nil, nil, "Authorization", "token ")
 	if err != nil || got.status == http.StatusNotFound {
 		return request{}, err
 	}
 	var found teaRequest
-	if err := got.decode(&found, "may the token see the repository? It needs the permission repository"); err != nil {
+	if err := got.decode(&found, teaAdvice); err != nil {
 		return request{}, err
 	}
 	return found.request(), nil
 }
 
 func (t *teaRequests) open(ctx context.Context, head, base, title, body string) (string, error) {
-	got, err := t.do(ctx, http.MethodPost, "/repos/"+t.repository+"/pulls", nil, map[string]any{"title": title, "head": head, "base": base, "body": body}, "Authorization", "token ")
+	got, err := t.do(ctx, http.MethodPost, t.path(), nil, map[string]any{"title": title, "head": head, "base": base, "body": body}, "Authorization", "token ")
 	if err != nil {
 		return "", err
 	}
@@ -301,19 +332,21 @@ func (t *teaRequests) open(ctx context.Context, head, base, title, body string) 
 		return again(t.newest(ctx, head, base))
 	}
 	var made teaRequest
-	err = got.decode(&made, "may the token open pull requests? It needs the permission repository: write")
+	err = got.decode(&made, teaAdvice)
 	return made.URL, err
+}
+
+func (t *teaRequests) retitle(ctx context.Context, number int, title, body string) error {
+	got, err := t.do(ctx, http.MethodPatch, t.path()+"/"+strconv.Itoa(number), nil, map[string]any{"title": title, "body": body}, "Authorization", "token ")
+	if err != nil {
+		return err
+	}
+	return got.checkStatus(teaAdvice)
 }
 
 // again is for a forge that says that there is a request already.
 func again(r request, err error) (string, error) {
 	return cmp.Or(r.URL, "a pull request that was there already"), err
-}
-
-// orClosed is for states that are neither open nor merged.
-func (r request) orClosed() request {
-	r.State = cmp.Or(r.State, requestClosed)
-	return r
 }
 
 // pick takes the open one of a list, or else the first.

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -79,6 +81,21 @@ func (f *fakeForge) find(head, base string) (found []*fakePull) {
 	return found
 }
 
+// change gives the request at the end of a path another title.
+func (f *fakeForge) change(w http.ResponseWriter, r *http.Request, show func(*fakePull) any) {
+	n, err := strconv.Atoi(path.Base(r.URL.Path))
+	if err != nil || n < 1 || n > len(f.pulls) {
+		f.answer(w, http.StatusNotFound, map[string]any{"message": "Not Found"})
+		return
+	}
+	var asked struct{ Title string }
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		f.t.Error(err)
+	}
+	f.pulls[n-1].title = asked.Title
+	f.answer(w, http.StatusOK, show(f.pulls[n-1]))
+}
+
 // post makes one, unless there is one that is open.
 func (f *fakeForge) post(w http.ResponseWriter, r *http.Request, head, base, body string, refuse func(), show func(*fakePull) any) {
 	if f.fail != 0 {
@@ -104,7 +121,7 @@ func (f *fakeForge) post(w http.ResponseWriter, r *http.Request, head, base, bod
 
 func (f *fakeForge) github(w http.ResponseWriter, r *http.Request) {
 	show := func(p *fakePull) any {
-		shown := map[string]any{"html_url": f.url(p), "state": "open", "merged_at": nil, "head": map[string]any{"ref": p.head, "sha": f.tip(p)}}
+		shown := map[string]any{"number": p.n, "html_url": f.url(p), "state": "open", "merged_at": nil, "head": map[string]any{"ref": p.head, "sha": f.tip(p)}}
 		if p.state != "open" {
 			shown["state"] = "closed"
 		}
@@ -116,6 +133,8 @@ func (f *fakeForge) github(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case r.Header.Get("Authorization") != "Bearer "+plantedToken:
 		f.answer(w, http.StatusUnauthorized, map[string]any{"message": "Bad credentials"})
+	case r.Method == http.MethodPatch && strings.HasPrefix(r.URL.Path, "/api/v3/repos/shop/deploy/pulls/"):
+		f.change(w, r, show)
 	case r.URL.Path != "/api/v3/repos/shop/deploy/pulls":
 		f.answer(w, http.StatusNotFound, map[string]any{"message": "Not Found"})
 	case r.Method == http.MethodGet:
@@ -142,11 +161,13 @@ func (f *fakeForge) gitlab(w http.ResponseWriter, r *http.Request) {
 		if state == "open" {
 			state = "opened"
 		}
-		return map[string]any{"web_url": f.url(p), "state": state, "sha": f.tip(p)}
+		return map[string]any{"iid": p.n, "web_url": f.url(p), "state": state, "sha": f.tip(p)}
 	}
 	switch {
 	case r.Header.Get("Authorization") != "Bearer "+plantedToken:
 		f.answer(w, http.StatusUnauthorized, map[string]any{"message": "401 Unauthorized"})
+	case r.Method == http.MethodPut && strings.HasPrefix(r.URL.EscapedPath(), "/api/v4/projects/shop%2Fdeploy/merge_requests/"):
+		f.change(w, r, show)
 	case r.URL.EscapedPath() != "/api/v4/projects/shop%2Fdeploy/merge_requests":
 		f.answer(w, http.StatusNotFound, map[string]any{"message": "404 Project Not Found"})
 	case r.Method == http.MethodGet:
@@ -169,13 +190,15 @@ func (f *fakeForge) gitea(w http.ResponseWriter, r *http.Request) {
 		if state == "merged" {
 			state = "closed"
 		}
-		return map[string]any{"html_url": f.url(p), "state": state, "merged": p.state == "merged", "head": map[string]any{"sha": f.tip(p)}}
+		return map[string]any{"number": p.n, "html_url": f.url(p), "state": state, "merged": p.state == "merged", "head": map[string]any{"sha": f.tip(p)}}
 	}
 	const pulls = "/api/v1/repos/shop/deploy/pulls"
 	branches, one := strings.CutPrefix(r.URL.Path, pulls+"/")
 	switch {
 	case r.Header.Get("Authorization") != "token "+plantedToken:
 		f.answer(w, http.StatusUnauthorized, map[string]any{"message": "token is required"})
+	case r.Method == http.MethodPatch && one:
+		f.change(w, r, show)
 	case r.Method == http.MethodGet && one:
 		base, head, _ := strings.Cut(branches, "/")
 		found := f.find(head, base)
@@ -224,7 +247,7 @@ func TestPullRequests(t *testing.T) {
 					t.Errorf("%s: %v, want %q", tag, err, why)
 				}
 			}
-			const branch = "dockbell/shop/web"
+			const branch = "dockbell/shop-web"
 
 			if log, err := do("v1.3.0"); err != nil || !strings.Contains(log, "opened https://forge.example.com/pull/1") {
 				t.Fatalf("%v\n%s", err, log)
@@ -243,6 +266,9 @@ func TestPullRequests(t *testing.T) {
 			f.repo.Commit(branch, "by hand", map[string]string{"other.yaml": "a: 1\n"})
 			if log, err := do("v1.4.0"); err != nil || !strings.Contains(log, "it is in https://forge.example.com/pull/1") {
 				t.Fatalf("%v\n%s", err, log)
+			}
+			if first.title != "web v1.4.0" {
+				t.Errorf("the title is %q", first.title)
 			}
 			if got := f.repo.Git("log", "--format=%s", branch); strings.Count(got, "\n") != 4 || !strings.Contains(got, "by hand") {
 				t.Errorf("the history is\n%s", got)
@@ -281,7 +307,7 @@ func TestForgesRefuse(t *testing.T) {
 	t.Setenv("WRONG_TOKEN", "wrong")
 	for _, provider := range []string{"github", "gitlab", "gitea"} {
 		f := newForge(t)
-		f.repo.Commit("dockbell/shop/web", "by hand", nil)
+		f.repo.Commit("dockbell/shop-web", "by hand", nil)
 		_, err := doGit(t, mustBuild(t, newGit(t), fmt.Sprintf("{repository: %s, pullRequest: {provider: %s, token: {env: WRONG_TOKEN}}, %s}", f.repo.URL, provider, webChange)), webRun("v1.3.0"))
 		if _, again := trigger.Retryable(err); err == nil || again || !strings.Contains(err.Error(), "401") {
 			t.Errorf("%s: %v", provider, err)

@@ -43,9 +43,13 @@ const (
 
 	// tellEvery is how often the queue looks whether there is something to
 	// tell, beside the times when it is told so; tellAtOnce how much it takes
-	// in one go.
+	// in one go, which is what one summary can be of.
 	tellEvery  = 10 * time.Second
-	tellAtOnce = 100
+	tellAtOnce = 500
+
+	// tellFreely is how many messages people get one by one in a tellPeriod.
+	tellFreely = 10
+	tellPeriod = time.Minute
 
 	// logLimit is how much of what an action writes is kept with its run, half
 	// of it from the beginning and half from the end.

@@ -186,14 +186,21 @@ func (w *world) window(r trigger.Run, now time.Time) (time.Time, string) {
 
 // notify tells one person of each outcome. Some cannot be told at once, or not
 // at all.
-func (w *world) notify(r trigger.Run, now time.Time) []trigger.Run {
+func (w *world) notify(told []trigger.Notice, now time.Time) (runs []trigger.Run) {
+	for _, n := range told {
+		runs = append(runs, w.message(n.Run, now))
+	}
+	return runs
+}
+
+func (w *world) message(r trigger.Run, now time.Time) trigger.Run {
 	if r.Tells != 0 {
 		w.set(func() { w.wrong = fmt.Sprintf("run %d tells of %d, and is to be told of", r.ID, r.Tells) })
 	}
 	s := script{Tries: [][]string{{"ok"}, {"retry", "retry"}, {"fail"}}[r.ID%3]}
-	return []trigger.Run{{
+	return trigger.Run{
 		Rule: "notify", Kind: "call", Lane: "notify", Mode: trigger.Queue, Tells: r.ID, Spec: s.spec(), Attempts: 3, Timeout: timeout, CreatedAt: now, NotBefore: now,
-	}}
+	}
 }
 
 func (s script) spec() json.RawMessage {

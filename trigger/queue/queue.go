@@ -28,7 +28,7 @@ type Store interface {
 	Wake() <-chan struct{}
 
 	Notices(ctx context.Context, n int) ([]trigger.Notice, error)
-	Tell(ctx context.Context, n trigger.Notice, runs []trigger.Run) error
+	Tell(ctx context.Context, notices []trigger.Notice, runs []trigger.Run) error
 }
 
 // Queue carries out the runs of a store.
@@ -37,8 +37,8 @@ type Queue struct {
 	// when it is now. It is asked before every try. Nil is always open.
 	Gate func(r trigger.Run, now time.Time) (at time.Time, why string)
 
-	// Tell gives the runs that tell people of a run's outcome. Nil tells nobody.
-	Tell func(r trigger.Run, now time.Time) []trigger.Run
+	// Tell gives the runs that tell people of outcomes. Nil tells nobody.
+	Tell func(told []trigger.Notice, now time.Time) []trigger.Run
 
 	store   Store
 	kinds   map[string]trigger.Kind

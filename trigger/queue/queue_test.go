@@ -90,7 +90,7 @@ type rig struct {
 	queue   *Queue
 	do      act
 	gate    func(trigger.Run, time.Time) (time.Time, string)
-	tell    func(trigger.Run, time.Time) []trigger.Run
+	tell    func([]trigger.Notice, time.Time) []trigger.Run
 	metrics *prometheus.Registry
 	stop    context.CancelFunc
 	stopped chan struct{}
@@ -140,7 +140,7 @@ func (r *rig) start(grace time.Duration) {
 		}
 		return r.do, nil
 	}
-	kinds := map[string]trigger.Kind{"call": {Build: build}, "set": {Build: build, Declarative: true}}
+	kinds := map[string]trigger.Kind{"call": {Build: build}, "set": {Build: build, Declarative: true}, "chat": {Build: build, Message: map[string]string{}}}
 	decode := func(spec json.RawMessage) func(any) error {
 		return func(into any) error { return json.Unmarshal(spec, into) }
 	}
@@ -342,8 +342,9 @@ func TestTell(t *testing.T) {
 		if err := r.store.TellOf(context.Background(), []string{"failed"}); err != nil {
 			t.Fatal(err)
 		}
-		r.tell = func(run trigger.Run, now time.Time) []trigger.Run {
-			if run.State != trigger.Failed || run.Reason != "broken" {
+		r.tell = func(told []trigger.Notice, now time.Time) []trigger.Run {
+			run := told[0].Run
+			if len(told) != 1 || run.State != trigger.Failed || run.Reason != "broken" {
 				t.Errorf("told of %+v", run)
 			}
 			return []trigger.Run{{Rule: "notify/oncall", Kind: "call", Spec: json.RawMessage("{}"), Lane: "notify/oncall", Mode: trigger.Queue, Tells: run.ID, CreatedAt: now, NotBefore: now}}
@@ -640,7 +641,8 @@ func TestOnlyWaits(t *testing.T) {
 			return nil
 		}
 		before := ctx
-		ctx = trigger.OnlyWaits(ctx, "a rollout")
+		trigger.OnlyWaits(before, "a place in a queue")
+		ctx = trigger.OnlyWaits(before, "a rollout")
 		if before.Err() == nil || trigger.OnlyWaits(ctx, "") != ctx {
 			t.Error("the context before goes on, or there is one more")
 		}

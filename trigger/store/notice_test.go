@@ -33,7 +33,7 @@ func testNotices(t *testing.T, b *bench) {
 	b.hold("tell", "") // holds are for deploys
 	tell := planned("tell", trigger.Queue, func(r *trigger.Run) { r.Tells, r.NotBefore = 3, b.now })
 	for range 2 {
-		if err := b.Tell(t.Context(), notices[2], []trigger.Run{tell}); err != nil {
+		if err := b.Tell(t.Context(), notices[2:], []trigger.Run{tell}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -48,6 +48,72 @@ func testNotices(t *testing.T, b *bench) {
 	b.reopen()
 	if notices, err := b.Notices(t.Context(), 1); err != nil || len(notices) != 1 || notices[0].Run.ID != 1 {
 		t.Errorf("after opening again: %+v, %v", notices, err)
+	}
+}
+
+// A notice says what stood in the place before: what has succeeded there last.
+func TestNoticeSaysWhatWasThere(t *testing.T) { onEach(t, testNoticeSaysWhatWasThere) }
+
+func testNoticeSaysWhatWasThere(t *testing.T, b *bench) {
+	if err := b.TellOf(t.Context(), []string{"succeeded", "failed"}); err != nil {
+		t.Fatal(err)
+	}
+	id := int64(0)
+	run := func(lane, tag string, state trigger.State) {
+		id++
+		b.accept(b.push(tag), planned(lane, trigger.Latest))
+		b.finish(b.claim(id)[0], state)
+	}
+	run("a", "v1", trigger.Succeeded)
+	run("b", "v2", trigger.Succeeded)
+	run("a", "v3", trigger.Failed)
+	run("a", "v4", trigger.Succeeded)
+	run("a", "v5", trigger.Succeeded)
+	notices, err := b.Notices(t.Context(), 10)
+	var got []string
+	for _, n := range notices {
+		got = append(got, fmt.Sprintf("%s after %q", n.Run.Event.Tag, n.From.Tag))
+	}
+	if want := `[v1 after "" v2 after "" v3 after "v1" v4 after "v1" v5 after "v4"]`; err != nil || fmt.Sprint(got) != want {
+		t.Errorf("%s, %v\nwant %s", got, err, want)
+	}
+	if from := notices[4].From; from != notices[3].Run.Event.Image {
+		t.Errorf("from %+v", from)
+	}
+}
+
+// Several outcomes are told together by whoever is first; another replica that
+// has read one of them tells nobody of any.
+func TestTellTogether(t *testing.T) { onEach(t, testTellTogether) }
+
+func testTellTogether(t *testing.T, b *bench) {
+	if err := b.TellOf(t.Context(), []string{"failed"}); err != nil {
+		t.Fatal(err)
+	}
+	for id := range int64(4) {
+		b.accept(b.push(fmt.Sprint("v", id)), planned("a", trigger.Latest))
+		b.finish(b.claim(id + 1)[0], trigger.Failed)
+	}
+	notices, err := b.Notices(t.Context(), 10)
+	if err != nil || len(notices) != 4 {
+		t.Fatalf("%+v, %v", notices, err)
+	}
+	summary := planned("tell", trigger.Queue, func(r *trigger.Run) { r.Tells, r.NotBefore = 2, b.now })
+	late := planned("tell", trigger.Queue, func(r *trigger.Run) { r.Tells, r.NotBefore = 3, b.now })
+	for _, tell := range []struct {
+		of   []trigger.Notice
+		runs []trigger.Run
+		left int
+	}{{notices[1:3], []trigger.Run{summary}, 2}, {notices[2:], []trigger.Run{late}, 2}, {notices[3:], nil, 1}} {
+		if err := b.Tell(t.Context(), tell.of, tell.runs); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := b.Notices(t.Context(), 10); err != nil || len(left) != tell.left {
+			t.Errorf("left: %+v, %v", left, err)
+		}
+	}
+	if r := b.claim(5)[0]; r.Tells != 2 || r.Event.Tag != "v1" {
+		t.Errorf("%+v", r)
 	}
 }
 

@@ -455,7 +455,7 @@ func (m *machine) tellOf(t *rapid.T, n trigger.Notice) step {
 	var made []int64
 	return step{fmt.Sprintf("%stell %d of notice %d of run %d", m.by(replica), len(runs), n.ID, n.Run.ID), at, func() string {
 		s := m.stores[replica]
-		if err := s.Tell(m.test.Context(), n, runs); err != nil {
+		if err := s.Tell(m.test.Context(), []trigger.Notice{n}, runs); err != nil {
 			return err.Error()
 		}
 		all, err := s.Runs(m.test.Context(), trigger.RunFilter{Limit: len(runs)}) // the newest

@@ -217,7 +217,10 @@ func (c *Clone) Fetch(ctx context.Context, branches ...string) ([]*Commit, error
 		}
 	}
 	if len(wants) > 0 {
-		if err := fetch(ctx, l, there.capabilities, wants, c.have(), c.store); err != nil {
+		err := fetch(ctx, l, there.capabilities, wants, c.have(), c.store)
+		if errors.Is(err, errPack) && ctx.Err() == nil {
+			return nil, c.damaged(err)
+		} else if err != nil {
 			return nil, err
 		}
 	}

@@ -104,34 +104,41 @@ func TestCloneIsMadeAnew(t *testing.T) {
 		"there are too many":  func(t *testing.T, pack string) { copies(t, pack, filesLeft) },
 		"a fetch was cut off": func(t *testing.T, pack string) { write(t, filepath.Join(filepath.Dir(pack), "tmp_pack_1"), "PACK") },
 	} {
-		t.Run(name, func(t *testing.T) {
-			repo := gittest.New(t, map[string]string{"a/b/c.yaml": "v1"})
-			dir := t.TempDir()
-			clones := NewClones(dir)
-			r := remoteTo(t, repo)
-			if _, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil {
-				t.Fatal(err)
-			}
-			first := packs(t, dir)[0]
-			if err := os.Chmod(first, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			harm(t, first)
-			if _, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil {
-				if _, again := trigger.Retryable(err); !again {
-					t.Errorf("not repeatable: %v", err)
-				}
-			}
-			if got, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil || got != "v1" {
-				t.Errorf("the next time: %q, %v", got, err)
-			}
-			if left, err := filepath.Glob(filepath.Join(filepath.Dir(first), "tmp_*")); err != nil || len(left) > 0 {
-				t.Errorf("there are %q, %v", left, err)
-			}
-			if n := len(packs(t, dir)); n > 1 {
-				t.Errorf("there are %d packs", n)
-			}
-		})
+		for _, moved := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, the branch has moved: %t", name, moved), func(t *testing.T) { madeAnew(t, harm, moved) })
+		}
+	}
+}
+
+func madeAnew(t *testing.T, harm func(t *testing.T, pack string), moved bool) {
+	repo := gittest.New(t, map[string]string{"a/b/c.yaml": "v1"})
+	dir := t.TempDir()
+	clones := NewClones(dir)
+	r := remoteTo(t, repo)
+	if _, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	first := packs(t, dir)[0]
+	if err := os.Chmod(first, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	harm(t, first)
+	if moved {
+		repo.Commit("main", "second", map[string]string{"a/b/d.yaml": "v1"})
+	}
+	if _, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil {
+		if _, again := trigger.Retryable(err); !again {
+			t.Errorf("not repeatable: %v", err)
+		}
+	}
+	if got, err := readIn(t, clones, r, "a/b/c.yaml"); err != nil || got != "v1" {
+		t.Errorf("the next time: %q, %v", got, err)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(first), "tmp_*")); err != nil || len(left) > 0 {
+		t.Errorf("there are %q, %v", left, err)
+	}
+	if n := len(packs(t, dir)); n > 1 {
+		t.Errorf("there are %d packs", n)
 	}
 }
 

@@ -36,6 +36,9 @@ const agent = "dockbell"
 // ErrMoved says that somebody else has pushed to the branch meanwhile.
 var ErrMoved = errors.New("the branch has moved")
 
+// errPack says that what was fetched could not be added to what is there.
+var errPack = errors.New("the objects cannot be stored")
+
 // line is a connection to a service of the server, for one request.
 type line interface {
 	refs(ctx context.Context) (*packp.AdvRefs, error)
@@ -114,7 +117,7 @@ func fetch(ctx context.Context, l line, offered *capability.List, wants, have []
 		if limited.N <= 0 {
 			return fmt.Errorf("its newest state alone is larger than %d MB, which is too large for dockbell: use a repository for manifests", packLimit>>20)
 		}
-		return failed(ctx, "reading what it sends", err)
+		return failed(ctx, "reading what it sends", fmt.Errorf("%w: %w", errPack, err))
 	}
 	return nil
 }
