@@ -55,7 +55,7 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		if c.Short == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: short help %q", c.CommandPath(), c.Short)
 		}
-		if c.HasParent() && !strings.Contains(c.Example, "  "+c.CommandPath()) {
+		if c.HasParent() && !c.Hidden && !strings.Contains(c.Example, "  "+c.CommandPath()) {
 			t.Errorf("%s: the example does not call it: %q", c.CommandPath(), c.Example)
 		}
 		if c.Runnable() && c.Args == nil {

@@ -35,8 +35,9 @@ type gitOrder struct {
 	// Whoever carries it out writes these, until done is closed.
 	changes []string // what it sets, a line each
 	log     strings.Builder
-	err     error // its outcome
-	judged  bool  // that is final
+	text    string // the log without secrets
+	err     error  // its outcome
+	judged  bool   // that is final
 	done    chan struct{}
 }
 

@@ -36,7 +36,7 @@ func (a *gitAction) Do(ctx context.Context, run trigger.Run, log io.Writer) erro
 	if !o.judged {
 		return trigger.Retry(errors.New("the run that made the commit for this one, too, broke off"))
 	}
-	if _, err := io.WriteString(log, o.log.String()); err != nil {
+	if _, err := io.WriteString(log, o.text); err != nil {
 		return err
 	}
 	return o.err
@@ -67,7 +67,7 @@ func carryOut(ctx context.Context, orders []*gitOrder) {
 		if o.err == nil {
 			o.err = err
 		}
-		o.err, o.judged = a.worded(o.err, secrets), true
+		o.text, o.err, o.judged = hide(o.log.String(), secrets), a.worded(o.err, secrets), true
 	}
 }
 
@@ -109,7 +109,9 @@ func (a *gitAction) remote(ctx context.Context, secrets *[]string) (*git.Remote,
 			return nil, trigger.Retry(err)
 		}
 	}
-	*secrets = append(*secrets, r.Token, base64.StdEncoding.EncodeToString([]byte(r.User+":"+r.Token)))
+	if r.Token != "" {
+		*secrets = append(*secrets, r.Token, base64.StdEncoding.EncodeToString([]byte(r.User+":"+r.Token)))
+	}
 	return r, err
 }
 
