@@ -59,3 +59,31 @@ rules:
 		t.Errorf("called %q", r.all())
 	}
 }
+
+// A rule can have one of its actions rehearsed.
+func TestDryRunOfAnAction(t *testing.T) {
+	r := newReceiver(t, nil)
+	d := startDaemon(t, strings.ReplaceAll(`
+sources: {hub: {type: dockerhub, auth: none}}
+rules:
+  - name: web
+    repo: docker.io/shop/web
+    actions:
+      - http: {url: "http://RECEIVER/rehearsed", dryRun: true}
+      - http: {url: "http://RECEIVER/done", dryRun: false}
+`, "RECEIVER", r.address), r.address)
+	if status, reply := d.post("hub", map[string]any{"push_data": map[string]any{"tag": "1.1.0"}, "repository": map[string]any{"repo_name": "shop/web"}}); status != 202 {
+		t.Fatalf("answered %d %q", status, reply)
+	}
+	until(t, func() bool {
+		return !slices.ContainsFunc(d.runs(), func(r server.RunView) bool { return !r.State.Ended() })
+	})
+	if got := r.all(); len(got) != 1 || !strings.HasPrefix(got[0], "POST /done") {
+		t.Errorf("called %q", got)
+	}
+	for _, run := range d.runs() {
+		if run.Index == 0 && (run.State != trigger.Skipped || !strings.HasPrefix(run.Reason, "not done: it is a rehearsal")) {
+			t.Errorf("%s: %s", run.State, run.Reason)
+		}
+	}
+}

@@ -28,8 +28,8 @@ func actionKinds(client *action.Client, clusters *k8s.Clusters, aliases trigger.
 	}
 	maps.Copy(kinds, messageKinds(client))
 	for name, row := range kinds {
-		if clusters.DryRun && name != "kubernetes" {
-			kinds[name] = rehearse(row)
+		if name != "kubernetes" { // its API servers check a change
+			kinds[name] = rehearsable(row, clusters.DryRun)
 		}
 	}
 	return kinds

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,9 +26,6 @@ import (
 	"github.com/dockbell/dockbell/trigger/server"
 	"github.com/dockbell/dockbell/trigger/store"
 )
-
-// gcPercent takes a tenth off the cost of a delivery, for some megabytes.
-const gcPercent = 300
 
 type serveOptions struct {
 	config        string
@@ -92,10 +88,6 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 // serve wires the parts and runs them until ctx ends: first the intake stops,
 // then the queue finishes what it has in hand, then the store closes.
 func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
-	// What lives is small beside what each delivery leaves behind.
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	watches, stopWatches := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWatches()
 	r, first, err := begin(watches, o, log)
@@ -130,6 +122,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	defer signal.Stop(hangups)
 
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { saveMemory(ctx); return nil })
 	group.Go(func() error { return server.Serve(ctx, hooks, r.hooks(), r.tls(), log) })
 	group.Go(func() error { return server.Serve(ctx, admin, r.admin(), nil, log) })
 	group.Go(func() error { return r.queue.Run(ctx, o.grace) })
@@ -181,7 +174,7 @@ func (r *reloader) newQueue(metrics *prometheus.Registry) *queue.Queue {
 	}
 	kinds := map[string]trigger.Kind{callbackKind: callback}
 	if r.options.dryRun {
-		kinds[callbackKind] = rehearse(kinds[callbackKind])
+		kinds[callbackKind] = rehearsable(kinds[callbackKind], true)
 	}
 	for name, row := range r.first.kinds {
 		row.Build = func(decode func(any) error) (trigger.Action, error) { return r.now().conf.kinds[name].Build(decode) }

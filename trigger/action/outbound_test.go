@@ -197,28 +197,29 @@ func TestProxy(t *testing.T) {
 	noSecret(t, "the error", err.Error())
 }
 
-// authority is one that signs certificates for a test.
+// authority signs certificates for a test.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	file string
-	dir  string
 }
 
 func newAuthority(t *testing.T) *authority {
-	a := &authority{dir: t.TempDir()}
+	a := &authority{}
 	a.cert = &x509.Certificate{SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, NotAfter: time.Now().Add(time.Hour)}
-	a.key, a.file, _ = a.issue(t, "ca", a.cert, nil)
+	a.cert, a.key, a.file, _ = a.issue(t, "ca", a.cert)
 	return a
 }
 
-// issue writes a certificate and its key to files.
-func (a *authority) issue(t *testing.T, name string, template *x509.Certificate, signer *ecdsa.PrivateKey) (key *ecdsa.PrivateKey, certFile, keyFile string) {
+// issue makes a certificate, and writes it and its key to files. The first one
+// an authority signs is its own.
+func (a *authority) issue(t *testing.T, name string, template *x509.Certificate) (cert *x509.Certificate, key *ecdsa.PrivateKey, certFile, keyFile string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
+	signer := a.key
 	if signer == nil {
 		signer = key
 	}
@@ -227,32 +228,31 @@ func (a *authority) issue(t *testing.T, name string, template *x509.Certificate,
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a.cert, err = x509.ParseCertificate(der); err != nil || !template.IsCA {
-		a.cert = template
+	if cert, err = x509.ParseCertificate(der); err != nil {
+		t.Fatal(err)
 	}
 	private, err := x509.MarshalECPrivateKey(key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile = filepath.Join(a.dir, name+".pem"), filepath.Join(a.dir, name+".key")
+	dir := t.TempDir()
+	certFile, keyFile = filepath.Join(dir, name+".pem"), filepath.Join(dir, name+".key")
 	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "EC PRIVATE KEY", Bytes: private}} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return key, certFile, keyFile
+	return cert, key, certFile, keyFile
 }
 
 // A certificate of the configured authority is trusted, and one's own is shown
 // to a server that asks for it.
 func TestOwnAuthorityAndCertificate(t *testing.T) {
 	a := newAuthority(t)
-	ca := a.cert
 	leaf := func(name string, use x509.ExtKeyUsage) (certFile, keyFile string) {
-		a.cert = ca
-		_, certFile, keyFile = a.issue(t, name, &x509.Certificate{
+		_, _, certFile, keyFile = a.issue(t, name, &x509.Certificate{
 			SerialNumber: big.NewInt(2), NotAfter: time.Now().Add(time.Hour), ExtKeyUsage: []x509.ExtKeyUsage{use}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		}, a.key)
+		})
 		return certFile, keyFile
 	}
 	serverCert, serverKey := leaf("server", x509.ExtKeyUsageServerAuth)
@@ -262,7 +262,7 @@ func TestOwnAuthorityAndCertificate(t *testing.T) {
 		t.Fatal(err)
 	}
 	pool := x509.NewCertPool()
-	pool.AddCert(ca)
+	pool.AddCert(a.cert)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.TLS.PeerCertificates[0].Subject.CommonName)
 	}))
