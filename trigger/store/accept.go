@@ -250,7 +250,10 @@ func (w *writer) compare(r *trigger.Run) (before int64, err error) {
 	}
 	stand := view.stand
 	if !stand.sameImage(r.Event) {
-		if stand, err = w.standingOf(r.Event, r.Lane, stand.id); err != nil || stand == nil {
+		if !r.Ordered {
+			return 0, nil // calls of several repositories follow each other
+		}
+		if stand, err = w.standingOf(*r, stand.id); err != nil || stand == nil {
 			return 0, err
 		}
 	}
@@ -259,7 +262,7 @@ func (w *writer) compare(r *trigger.Run) (before int64, err error) {
 		if s.rule == r.Rule && s.index == r.Index {
 			return s.id, nil
 		}
-		if s, err = w.standingOf(r.Event, r.Lane, s.id); err != nil {
+		if s, err = w.standingOf(*r, s.id); err != nil {
 			return 0, err
 		}
 	}
@@ -418,25 +421,25 @@ type standing struct {
 
 // standing gives the newest standing run of a lane.
 func (w *writer) standing(lane string) (*standing, error) {
-	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE "+standsIn+" ORDER BY r.id DESC LIMIT 1",
-		lane, int64(math.MaxInt64))
+	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE r.lane = ? AND r.state NOT IN "+notStanding+" ORDER BY r.id DESC LIMIT 1", lane)
 }
 
-// mostLookedAt is how many standing runs of a lane are looked through for one
-// of a certain repository. Few lanes have runs of more than one.
-const mostLookedAt = 1000
+// longAgo is after how many runs of whatever lane it is not looked any further
+// for one that stands.
+const longAgo = 20_000
 
-// standingOf gives the newest standing run of a lane that is older than the run
-// before, and of the repository that an event is of.
-func (w *writer) standingOf(e trigger.Event, lane string, before int64) (*standing, error) {
-	return w.stand("SELECT "+standingFields+" FROM (SELECT * FROM runs r WHERE "+standsIn+` ORDER BY r.id DESC LIMIT ?) r JOIN events e ON e.id = r.event_id
-		WHERE e.registry = ? AND e.repository = ? ORDER BY r.id DESC LIMIT 1`, lane, before, mostLookedAt, e.Registry, e.Repository)
+// standingOf gives the newest standing run in the lane of a run, and of the same
+// repository, that is older than the run before. Runs of the same event do not
+// count where they are known by it. Lanes of several repositories may be long,
+// so it is looked for among the runs of this one.
+func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
+	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = r.event_id
+		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
+		AND (r.lane = ?) IS TRUE AND (r.state NOT IN `+notStanding+`) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
 }
 
-const (
-	standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"
-	standsIn       = "r.lane = ? AND r.id < ? AND r.state NOT IN " + notStanding
-)
+const standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"
 
 func (w *writer) stand(query string, args ...any) (*standing, error) {
 	var s standing

@@ -242,6 +242,9 @@ func (m *model) standingOf(r *modelRun) []*modelRun {
 // standsFor finds the run that the same push made, of those that stand at the
 // front of the lane.
 func (m *model) standsFor(r *modelRun) int64 {
+	if all := m.standing(r.Lane); !r.Ordered && len(all) > 0 && all[0].Event.Name() != r.Event.Name() {
+		return 0
+	}
 	for _, s := range m.standingOf(r) {
 		if r.Event.Digest == "" || s.Event.Image != r.Event.Image {
 			break

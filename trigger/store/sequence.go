@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -139,9 +140,7 @@ func unmet(when trigger.When, before []stepResult) string {
 // enter lets a step take its turn in its lane, by what stands there now.
 func (w *writer) enter(r trigger.Run, now time.Time) error {
 	r.Pending, r.Reason, r.NotBefore = false, "", later(r.NotBefore, now)
-	stand, err := w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE "+standsIn+
-		" AND r.event_id <> ? AND e.registry = ? AND e.repository = ? ORDER BY r.id DESC LIMIT 1",
-		r.Lane, int64(1)<<62, r.EventID, r.Event.Registry, r.Event.Repository)
+	stand, err := w.standingOf(r, math.MaxInt64)
 	if err != nil {
 		return err
 	}

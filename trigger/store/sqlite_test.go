@@ -60,13 +60,18 @@ func TestPlans(t *testing.T) {
 		b.finish(r, trigger.Failed)
 	}
 	b.accept(e, planned("z", trigger.Queue))
+	b.accept(b.push("v1", func(e *trigger.Event) { e.Repository = "shop/api" }), planned("z", trigger.Queue, ordered))
+	steps := stepsOf(trigger.WhenSucceeded, trigger.WhenSucceeded)
+	b.accept(b.push("v2"), steps...)
 
 	// Which statement, by a part of it, and the plan it must have.
 	wants := []struct{ part, plan string }{
 		{"SET state = 'running', due_at = NULL", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SEARCH runs USING COVERING INDEX runs_due (due_at<?)"},
 		{"SELECT due_at FROM runs", "SEARCH runs USING COVERING INDEX runs_due (due_at>?)"},
 		{"WHERE o.dedupe = ?", "SEARCH o USING COVERING INDEX origins_dedupe (dedupe=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
-		{"r.state NOT IN " + notStanding + " ORDER BY", "SEARCH r USING INDEX runs_lane (lane=? AND id<?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"o.run_id > (SELECT max(id)", "SEARCH o USING INDEX origins_repository (repository=? AND run_id>? AND run_id<?) | SCALAR SUBQUERY | SEARCH runs | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"r.step <> ''", "SEARCH o USING COVERING INDEX origins_event (event_id=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | USE TEMP B-TREE FOR ORDER BY"},
+		{"r.state NOT IN " + notStanding + " ORDER BY", "SEARCH r USING INDEX runs_lane (lane=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"(SELECT id FROM runs WHERE live_lane", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_live (live_lane=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_one (live_lane=?)"},
 		{"UPDATE runs SET due_at = NULL WHERE live_lane", "SEARCH runs USING INDEX runs_live (live_lane=?)"},
 		{"SELECT 1 FROM runs WHERE live_lane", "SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
