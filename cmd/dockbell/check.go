@@ -11,7 +11,6 @@ import (
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/action"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // offlineKinds is the table of actions for commands that only look at a
@@ -34,7 +33,7 @@ touches neither cluster nor network.`,
   dockbell check --ignore-missing-secrets dockbell.yaml   # where the secrets are not, as in CI`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conf, err := loadConfig(args[0], offlineKinds(cmd.Context(), !noCommands), source.Outside{})
+			conf, err := loadConfig(args[0], offlineKinds(cmd.Context(), !noCommands))
 			missing := 0
 			if noSecrets {
 				missing, err = withoutMissingSecrets(err)

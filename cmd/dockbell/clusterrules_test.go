@@ -12,14 +12,13 @@ import (
 
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/trigger"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // ofCluster is a configuration whose rules are in the cluster.
 func ofCluster(t *testing.T, more string) *config {
 	t.Helper()
 	setSecrets(t)
-	c, err := parseConfig("dockbell.yaml", []byte("sources: {registry: {type: distribution, auth: none}}\n"+more), offlineKinds(t.Context(), true), source.Outside{})
+	c, err := parseConfig("dockbell.yaml", []byte("sources: {registry: {type: distribution, auth: none}}\n"+more), offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +132,7 @@ func TestBadRulesHarmNoOthers(t *testing.T) {
 	if s.compile(c); s.compiled["shop/web"].set == before {
 		t.Error("what has changed was not compiled")
 	}
-	without, err := parseConfig("dockbell.yaml", []byte("sources: {hub: {type: dockerhub, auth: none}}\nrulesFrom: cluster\n"), offlineKinds(t.Context(), true), source.Outside{})
+	without, err := parseConfig("dockbell.yaml", []byte("sources: {hub: {type: dockerhub, auth: none}}\nrulesFrom: cluster\n"), offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -87,16 +87,16 @@ type kindTable func(client *action.Client, clusters map[string]k8s.ClusterSpec, 
 
 // loadConfig reads and compiles a file. The error lists everything that is
 // wrong with it, a line each.
-func loadConfig(path string, kinds kindTable, out source.Outside) (*config, error) {
+func loadConfig(path string, kinds kindTable) (*config, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}
-	return parseConfig(path, data, kinds, out)
+	return parseConfig(path, data, kinds)
 }
 
 // parseConfig compiles a file that has been read.
-func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) (*config, error) {
+func parseConfig(name string, data []byte, kinds kindTable) (*config, error) {
 	root, err := strictyaml.Parse(name, bytes.NewReader(data))
 	if err != nil {
 		return nil, err
@@ -118,7 +118,7 @@ func parseConfig(name string, data []byte, kinds kindTable, out source.Outside) 
 		c.registries = registry.Load(root.Key("registries"))
 	}
 	c.client = outboundClient(root.Key("outbound"), c.Outbound)
-	out.Client, out.Aliases = c.client.HTTP(), c.registries.Aliases()
+	out := source.Outside{Client: c.client.HTTP(), Aliases: c.registries.Aliases()}
 	sources := root.Key("sources")
 	names := sources.Keys()
 	if root.Has("followKeel") {

@@ -13,7 +13,6 @@ import (
 
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/server"
-	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/strictyaml"
 )
 
@@ -30,7 +29,7 @@ func parse(t testing.TB, path string) (*config, error) {
 		t.Fatal(err)
 	}
 	allowed := filepath.Base(path) != "commands-not-allowed.yaml"
-	return parseConfig("dockbell.yaml", data, offlineKinds(t.Context(), allowed), source.Outside{})
+	return parseConfig("dockbell.yaml", data, offlineKinds(t.Context(), allowed))
 }
 
 // setSecrets sets the secrets that the files of testdata/config refer to.
@@ -134,7 +133,7 @@ func FuzzConfig(f *testing.F) {
 	}
 	kinds := offlineKinds(f.Context(), true)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := parseConfig("dockbell.yaml", data, kinds, source.Outside{})
+		c, err := parseConfig("dockbell.yaml", data, kinds)
 		if (c == nil) != (err != nil) {
 			t.Fatalf("%v and %v", c, err)
 		}
@@ -168,7 +167,7 @@ func TestCertificateNeedsTLS(t *testing.T) {
 		"server: {tls: {cert: a.pem, key: b.pem}}\n": "",
 	} {
 		text := prefix + strings.Replace(config, "CA", ca, 1)
-		_, err := parseConfig("dockbell.yaml", []byte(text), offlineKinds(t.Context(), true), source.Outside{})
+		_, err := parseConfig("dockbell.yaml", []byte(text), offlineKinds(t.Context(), true))
 		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", prefix, err)
 		}
@@ -191,7 +190,7 @@ func TestStoreIsShownWithoutItsPassword(t *testing.T) {
 		for _, text := range []string{"store: '" + location + "'\n", "store: {url: {env: STORE_URL}}\n"} {
 			setSecrets(t)
 			t.Setenv("STORE_URL", location)
-			c, err := parseConfig("dockbell.yaml", []byte(text+oneSource+noRule), offlineKinds(t.Context(), true), source.Outside{})
+			c, err := parseConfig("dockbell.yaml", []byte(text+oneSource+noRule), offlineKinds(t.Context(), true))
 			if err != nil {
 				t.Errorf("%s: %v", location, err)
 			} else if c.Store != location || c.shownStore() != want {
@@ -199,7 +198,7 @@ func TestStoreIsShownWithoutItsPassword(t *testing.T) {
 			}
 		}
 	}
-	c, err := parseConfig("dockbell.yaml", []byte(oneSource+noRule), offlineKinds(t.Context(), true), source.Outside{})
+	c, err := parseConfig("dockbell.yaml", []byte(oneSource+noRule), offlineKinds(t.Context(), true))
 	if err != nil || c.Store != "sqlite:dockbell.db" {
 		t.Errorf("without one it is %v, %v", c, err)
 	}

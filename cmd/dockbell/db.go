@@ -8,14 +8,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/store"
 )
 
 func dbCommand() *cobra.Command {
 	var configPath string
 	location := func(cmd *cobra.Command) (*config, error) {
-		conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true), source.Outside{})
+		conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
 		if missing, rest := withoutMissingSecrets(err); err != nil && (rest != nil || missing == 0) {
 			return nil, fmt.Errorf("%s cannot be used:\n%w", configPath, err)
 		} else if err != nil {

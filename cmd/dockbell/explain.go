@@ -14,7 +14,6 @@ import (
 
 	"github.com/dockbell/dockbell/rules"
 	"github.com/dockbell/dockbell/trigger"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // explanation is what one event of a payload would lead to.
@@ -41,7 +40,7 @@ BODYFILE is - for standard input.`,
 			if err := checkOutput(output); err != nil {
 				return err
 			}
-			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true), source.Outside{})
+			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", configPath, err)
 			}

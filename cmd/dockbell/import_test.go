@@ -17,7 +17,6 @@ import (
 
 	"github.com/dockbell/dockbell/k8s"
 	"github.com/dockbell/dockbell/trigger"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // Each set of manifests becomes the configuration beside it, which is good: it
@@ -145,7 +144,7 @@ func imported(t *testing.T, policy, current string, matchTag, samePre bool) *con
 	}
 	text := keelConfig(keel)
 	setNamed(t, string(text))
-	conf, err := parseConfig("imported", text, offlineKinds(t.Context(), true), source.Outside{})
+	conf, err := parseConfig("imported", text, offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}

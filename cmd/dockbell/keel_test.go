@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/dockbell/dockbell/k8s"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // What keel's annotations ask for is added to a configuration, and nothing of
@@ -31,7 +30,7 @@ followKeel: true
 		if err != nil {
 			t.Fatal(err)
 		}
-		conf, err := parseConfig("merged", merged, offlineKinds(t.Context(), true), source.Outside{})
+		conf, err := parseConfig("merged", merged, offlineKinds(t.Context(), true))
 		if err != nil {
 			t.Fatalf("%v\n%s", err, merged)
 		}
@@ -46,7 +45,7 @@ followKeel: true
 
 // A rule that cannot be is told of, and the others are in force.
 func TestKeelCompilesWhatIsGood(t *testing.T) {
-	conf, err := parseConfig("c", []byte("followKeel: true\n"), offlineKinds(t.Context(), true), source.Outside{})
+	conf, err := parseConfig("c", []byte("followKeel: true\n"), offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +73,7 @@ func TestFollowKeelFaults(t *testing.T) {
 		"followKeel: {namespace: shop}":             "unknown key",
 		"followKeel: false\nsources: {}\nrules: []": "sources: is missing",
 	} {
-		_, err := parseConfig("c", []byte(config), offlineKinds(t.Context(), true), source.Outside{})
+		_, err := parseConfig("c", []byte(config), offlineKinds(t.Context(), true))
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", config, err, want)
 		}

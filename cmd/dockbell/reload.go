@@ -24,7 +24,6 @@ import (
 	"github.com/dockbell/dockbell/trigger/queue"
 	"github.com/dockbell/dockbell/trigger/registry"
 	"github.com/dockbell/dockbell/trigger/server"
-	"github.com/dockbell/dockbell/trigger/source"
 	"github.com/dockbell/dockbell/trigger/store"
 )
 
@@ -126,7 +125,7 @@ func (r *reloader) prepare() (next *setup, err error) {
 				next.clusters = r.open(before, specs, aliases)
 			}
 			return actionKinds(client, next.clusters.Clusters, aliases, r.options.allowCommands)
-		}, source.Outside{})
+		})
 		return err
 	}
 	if err := parse(); err != nil {

@@ -18,7 +18,6 @@ import (
 
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/server"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // becomes gives the daemon another configuration and reloads it, as an
@@ -199,11 +198,11 @@ const hubOnly = "sources: {hub: {type: dockerhub, auth: none}}\n"
 
 // What cannot change while dockbell runs is told, without a password.
 func TestReloadTellsWhatNeedsARestart(t *testing.T) {
-	c, err := parseConfig("dockbell.yaml", []byte("server: {listen: ':1', admin: ':2', tls: {cert: a, key: b}}\nstore: sqlite:other.db\n"+oneRule), offlineKinds(t.Context(), true), source.Outside{})
+	c, err := parseConfig("dockbell.yaml", []byte("server: {listen: ':1', admin: ':2', tls: {cert: a, key: b}}\nstore: sqlite:other.db\n"+oneRule), offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, err := parseConfig("dockbell.yaml", []byte("store: 'postgres://bell:hunter2@db/bell'\n"+oneRule), offlineKinds(t.Context(), true), source.Outside{})
+	first, err := parseConfig("dockbell.yaml", []byte("store: 'postgres://bell:hunter2@db/bell'\n"+oneRule), offlineKinds(t.Context(), true))
 	if err != nil {
 		t.Fatal(err)
 	}

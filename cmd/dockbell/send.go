@@ -44,7 +44,7 @@ VENDOR is one of ` + wrapped(source.Types(), 76) + `.`,
 		Args:      cobra.RangeArgs(1, 2),
 		ValidArgs: source.Types(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true), source.Outside{})
+			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", configPath, err)
 			}

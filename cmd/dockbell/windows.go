@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/dockbell/dockbell/rules"
-	"github.com/dockbell/dockbell/trigger/source"
 )
 
 func windowsCommand() *cobra.Command {
@@ -31,7 +30,7 @@ func windowsCommand() *cobra.Command {
 					return fmt.Errorf("--at %q: must be a moment as 2026-12-24T12:00:00Z", at)
 				}
 			}
-			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true), source.Outside{})
+			conf, err := loadConfig(configPath, offlineKinds(cmd.Context(), true))
 			if err != nil {
 				return fmt.Errorf("%s cannot be used:\n%w", configPath, err)
 			}
