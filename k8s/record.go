@@ -22,7 +22,7 @@ const (
 	// eventRate is how many Events a second are written to a cluster: they must
 	// not take the API server's time from the deploys that they are about.
 	// eventBacklog is how many may wait for that; more are dropped.
-	eventRate    = 10
+	eventRate    = 5
 	eventBacklog = 1000
 
 	// mostNote is as long as the API server lets the text of an Event be.

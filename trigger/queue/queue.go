@@ -26,6 +26,7 @@ type Store interface {
 	Shared() bool // by several replicas
 	Lease() context.Context
 	Wake() <-chan struct{}
+	Noticed() <-chan struct{} // there is something to tell
 
 	Notices(ctx context.Context, n int) ([]trigger.Notice, error)
 	Tell(ctx context.Context, notices []trigger.Notice, runs []trigger.Run) error
@@ -50,7 +51,6 @@ type Queue struct {
 	outputs sync.Map // of the tries that are being carried out, by run: *Output
 
 	finished chan struct{}
-	ended    chan struct{} // a run may have ended: there may be something to tell
 	awaiting chan struct{} // one for each run that gave up its worker while it waits for an answer
 	running  sync.WaitGroup
 }
@@ -58,7 +58,7 @@ type Queue struct {
 // New makes a queue. decode turns a stored specification into what a
 // [trigger.Builder] takes.
 func New(store Store, kinds map[string]trigger.Kind, decode func(json.RawMessage) func(any) error, log *slog.Logger, metrics *Metrics) *Queue {
-	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers), ended: make(chan struct{}, 1), awaiting: make(chan struct{}, awaiting)}
+	return &Queue{store: store, kinds: kinds, decode: decode, log: log, metrics: metrics, began: time.Now(), finished: make(chan struct{}, workers), awaiting: make(chan struct{}, awaiting)}
 }
 
 func (q *Queue) now() time.Time { return steady(time.Now(), q.began, time.Since(q.began)) }
@@ -160,7 +160,6 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 			look = true
 		case <-q.store.Wake():
 			look = true
-			q.mayTell()
 		case <-q.finished:
 			free++
 		}
@@ -258,7 +257,6 @@ func (q *Queue) do(stop, work, lease context.Context, r trigger.Run) {
 	}
 	took := time.Since(began)
 	q.metrics.ended(r, state, took)
-	q.mayTell()
 	switch state {
 	case trigger.Waiting:
 		log.Warn("run failed; it is tried again", "error", res.Reason, "attempt", r.Attempt, "next", res.NotBefore.Format(time.RFC3339))
@@ -282,7 +280,6 @@ func (q *Queue) overdue(work context.Context, r trigger.Run) bool {
 	}
 	if state, ok := q.writeBack(work, r, res); ok {
 		q.metrics.ended(r, state, 0)
-		q.mayTell()
 		q.logger(r).Error("run failed", "error", res.Reason)
 	}
 	return true

@@ -5,14 +5,6 @@ import (
 	"time"
 )
 
-// mayTell lets tell look.
-func (q *Queue) mayTell() {
-	select {
-	case q.ended <- struct{}{}:
-	default:
-	}
-}
-
 // tell makes runs of the outcomes that people want to be told of, until ctx
 // ends. Those runs are like all others: durable, tried again, each in its turn.
 // That there is one does not touch the run it tells of.
@@ -45,7 +37,7 @@ func (q *Queue) tell(ctx context.Context) {
 		}
 		select {
 		case <-ctx.Done():
-		case <-q.ended:
+		case <-q.store.Noticed():
 		case <-time.After(tellEvery):
 		}
 	}

@@ -257,7 +257,7 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 	insert("deliveries", deliveryColumns, "i, 'hub', i, '{}', "+fmt.Sprintf(zeros, 1500))
 	insert("events", eventColumnNames, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || i % 1000, 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
 	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
-		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+live+", "+due)
+		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+live+", "+due+", '', 0, '', FALSE")
 	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random)
 	if !waiting {
 		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))

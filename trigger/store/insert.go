@@ -198,6 +198,6 @@ func (w *writer) notice(r trigger.Run, outcome, reason string) error {
 	if r.Tells != 0 || !w.tells[outcome] {
 		return nil
 	}
-	w.due = true // wakes who tells
+	w.noticed = true
 	return w.exec("INSERT INTO notices (run_id, state, reason) VALUES (?, ?, ?)", r.ID, outcome, reason)
 }

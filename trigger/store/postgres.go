@@ -226,7 +226,7 @@ func (w *writer) lost() bool {
 func (s *Store) listen(ctx context.Context) {
 	for ctx.Err() == nil {
 		_ = s.listenOnce(ctx) // the connection is gone; the writer's errors tell of it
-		s.writer.rouse()
+		rouse(s.writer.wake)
 		select {
 		case <-ctx.Done():
 		case <-time.After(relisten):
@@ -252,7 +252,7 @@ func (s *Store) listenOnce(ctx context.Context) error {
 			if err != nil && (ctx.Err() != nil || wait.Err() == nil || pg.IsClosed()) {
 				return errors.Join(err, pg.Close(context.WithoutCancel(ctx)))
 			}
-			s.writer.rouse()
+			rouse(s.writer.wake)
 		}
 	})
 }

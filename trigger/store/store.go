@@ -122,3 +122,6 @@ func (s *Store) Ping(ctx context.Context) error {
 
 // Wake receives when a run may have become due.
 func (s *Store) Wake() <-chan struct{} { return s.writer.wake }
+
+// Noticed receives when this replica has kept something to tell people.
+func (s *Store) Noticed() <-chan struct{} { return s.writer.tell }

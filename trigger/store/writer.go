@@ -27,13 +27,15 @@ type writer struct {
 	engine engine
 	ops    chan *op
 	wake   chan struct{}
+	tell   chan struct{} // that there is something to tell
 	quit   chan struct{}
 	done   chan struct{}
 
-	conn  *sql.Conn // nil when there is none at the moment
-	stmts map[string]*sql.Stmt
-	ctx   context.Context // of the present transaction
-	due   bool            // something in this transaction may have become due
+	conn    *sql.Conn // nil when there is none at the moment
+	stmts   map[string]*sql.Stmt
+	ctx     context.Context // of the present transaction
+	due     bool            // something in this transaction may have become due
+	noticed bool            // there is something to tell people
 
 	cancel  context.CancelFunc // ends ctx
 	me      int64              // the replica that this is
@@ -78,7 +80,7 @@ var (
 func startWriter(ctx context.Context, d dialect, e engine) (*writer, error) {
 	w := &writer{
 		dialect: d, engine: e, ops: make(chan *op), stmts: map[string]*sql.Stmt{},
-		wake: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
 	if w.conn, err = e.connect(ctx); err != nil {
@@ -166,7 +168,7 @@ func (w *writer) answer(o *op, err error) {
 }
 
 func (w *writer) transaction(ops []*op) error {
-	w.due, w.claimed, w.resolved = false, nil, false
+	w.due, w.noticed, w.claimed, w.resolved = false, false, nil, false
 	if err := w.engine.begin(w, ops); err != nil {
 		w.forget()
 		return err
@@ -192,15 +194,18 @@ func (w *writer) transaction(ops []*op) error {
 		w.doubted = nil
 	}
 	if w.due {
-		w.rouse()
+		rouse(w.wake)
+	}
+	if w.noticed {
+		rouse(w.tell)
 	}
 	return nil
 }
 
-// rouse lets the queue look for what is due.
-func (w *writer) rouse() {
+// rouse lets somebody look, who has perhaps been told already.
+func rouse(c chan struct{}) {
 	select {
-	case w.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
