@@ -1,0 +1,134 @@
+package store
+
+import (
+	"fmt"
+
+	"github.com/dockbell/dockbell/trigger"
+)
+
+// standing is what a lane holds or is about to.
+type standing struct {
+	id                   int64
+	rule                 string
+	index                int
+	registry, repository string
+	digest               string
+	release              trigger.Release
+}
+
+// standing gives the newest standing run of a lane.
+func (w *writer) standing(lane string) (*standing, error) {
+	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE r.lane = ? AND r.state NOT IN "+notStanding+" ORDER BY r.id DESC LIMIT 1", lane)
+}
+
+// longAgo is after how many runs of whatever lane it is not looked any further
+// for one that stands.
+const longAgo = 20_000
+
+// standingOf gives the newest standing run in the lane of a run, and of the same
+// repository, that is older than the run before. Runs of the same event do not
+// count where they are known by it. Lanes of several repositories may be long,
+// so it is looked for among the runs of this one.
+func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
+	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = r.event_id
+		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
+		AND (r.lane = ?) IS TRUE AND (r.state NOT IN `+notStanding+`) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
+}
+
+const standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"
+
+func (w *writer) stand(query string, args ...any) (*standing, error) {
+	var s standing
+	var occurred, received int64
+	ok, err := w.row(query, args, &s.id, &s.rule, &s.index, &s.registry, &s.repository, &s.release.Tag, &s.digest, &occurred, &received)
+	if !ok {
+		return nil, err
+	}
+	s.release = releaseOf(s.release.Tag, occurred, received)
+	return &s, nil
+}
+
+// sameImage reports whether the run is of the repository that an event is of.
+func (s *standing) sameImage(e trigger.Event) bool {
+	return s.registry == e.Registry && s.repository == e.Repository
+}
+
+// samePush reports whether the event is of the push that the run was made for.
+func (s *standing) samePush(e trigger.Event) bool {
+	return e.Digest != "" && s.digest == e.Digest && s.release.Tag == e.Tag && s.sameImage(e)
+}
+
+// newerThan says why a run of the same repository would be a step back, or "".
+func (s *standing) newerThan(r trigger.Run) string {
+	if !r.Ordered {
+		return ""
+	}
+	return trigger.Backwards(s.release, trigger.Release{Tag: r.Event.Tag, At: r.Event.Time()}, r.Order)
+}
+
+// supersede ends the runs that wait in the lane of a newer run in its favour,
+// and makes it the head when nothing of the lane is live any more. Runs of the
+// same event stay, one push made them all, and so do those of mode queue.
+func (w *writer) supersede(by trigger.Run) error {
+	var all []trigger.Run
+	why := supersededBy(by.ID)
+	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL
+		WHERE live_lane = ? AND `+waits+` AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING id, event_id, followed, tells`,
+		[]any{why, nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
+			var r trigger.Run
+			err := rows.Scan(&r.ID, &r.EventID, &r.Followed, &r.Tells)
+			all = append(all, r)
+			return err
+		})
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if err := w.notice(r, string(trigger.Superseded), why); err != nil {
+			return err
+		}
+		if r.Followed {
+			if err := w.startFollowers(r.EventID); err != nil {
+				return err
+			}
+		}
+	}
+	return w.reseat(by.Lane)
+}
+
+func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }
+
+// dueAt is when a run that is the head of its lane is to be claimed: one that
+// nobody has approved, to be ended.
+const dueAt = "CASE WHEN approved < approvals THEN approve_by ELSE not_before END"
+
+// waits is a condition that no index serves: where there is a better one, no
+// planner is to go through all that wait.
+const waits = "(state = 'waiting') IS TRUE"
+
+// promote makes the oldest live run of a lane claimable, unless it runs or the
+// lane is held.
+func (w *writer) promote(lane string) error {
+	if held, err := w.laneHeld(lane); err != nil || held {
+		return err
+	}
+	w.due = true
+	if w.on {
+		w.promoted = append(w.promoted, lane)
+		w.pending = true
+		return nil
+	}
+	return w.exec("UPDATE runs SET due_at = "+dueAt+`
+		WHERE `+waits+` AND id = (SELECT id FROM runs WHERE live_lane = ?1 ORDER BY live_lane, id LIMIT 1)
+		AND NOT EXISTS (SELECT 1 FROM runs WHERE live_lane = ?1 AND state = 'running')`, lane)
+}
+
+// reseat is promote where another run than the oldest may be the head: one that
+// is tried again by hand goes behind what is under way, and before what waits.
+func (w *writer) reseat(lane string) error {
+	if err := w.exec("UPDATE runs SET due_at = NULL WHERE live_lane = ? AND due_at IS NOT NULL", lane); err != nil {
+		return err
+	}
+	return w.promote(lane)
+}
