@@ -15,7 +15,7 @@ const (
 
 	// plenty is how much memory may be taken before garbage is collected more
 	// often than that. A thousand calls at once are not to take 150 MB.
-	plenty = 60 << 20
+	plenty = 48 << 20
 )
 
 // saveMemory sets how garbage is collected, until ctx ends. Where much lives the
@@ -32,7 +32,7 @@ func saveMemory(ctx context.Context) {
 	defer tick.Stop()
 	for {
 		metrics.Read(live)
-		debug.SetMemoryLimit(max(plenty, 3*int64(live[0].Value.Uint64())))
+		debug.SetMemoryLimit(max(plenty, 2*int64(live[0].Value.Uint64())))
 		select {
 		case <-ctx.Done():
 			return
