@@ -38,16 +38,7 @@ func TestContractOfMessages(t *testing.T) {
 		})
 	}
 	for _, k := range kinds {
-		t.Run(k.name, func(t *testing.T) {
-			t.Run("success", k.success)
-			t.Run("statuses", k.statuses)
-			t.Run("retry after", k.retryAfter)
-			t.Run("nothing sent", k.nothingSent)
-			t.Run("connection cut", k.connectionCut)
-			t.Run("context ends", k.contextEnds)
-			t.Run("redirects", k.redirects)
-			t.Run("specification", k.specification)
-		})
+		t.Run(k.name, k.contract)
 	}
 }
 
