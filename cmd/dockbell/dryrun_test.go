@@ -87,3 +87,20 @@ rules:
 		}
 	}
 }
+
+// A kind that rehearses by itself is told to, and does the rest.
+func TestDryRunOfWhatRehearses(t *testing.T) {
+	var spec struct {
+		DryRun bool `yaml:"dryRun"`
+	}
+	row := trigger.Kind{Build: func(decode func(any) error) (trigger.Action, error) { return nil, decode(&spec) }}
+	for text, want := range map[string]struct{ one, always bool }{`{}`: {false, true}, `{"dryRun": true}`: {true, true}, `{"dryRun": false}`: {false, true}} {
+		for _, always := range []bool{false, true} {
+			spec.DryRun = false
+			a, err := rehearsable(row, always).Build(decodeSpec([]byte(text)))
+			if expected := always && want.always || want.one; err != nil || a != nil || spec.DryRun != expected {
+				t.Errorf("%s, always %t: %v, %v, %t", text, always, a, err, spec.DryRun)
+			}
+		}
+	}
+}

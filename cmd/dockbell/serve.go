@@ -62,7 +62,7 @@ acknowledged to a sender is on disk; a start takes up what an earlier one left.`
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "dockbell.yaml", "configuration `file`")
 	f.BoolVar(&o.allowCommands, "allow-commands", false, "let rules run commands on this machine")
-	f.BoolVar(&o.dryRun, "dry-run", false, "change nothing: API servers of Kubernetes check the deploys and show what they would change, all other actions are skipped")
+	f.BoolVar(&o.dryRun, "dry-run", false, "change nothing: API servers of Kubernetes check the deploys and show what they would change, so does git, and all other actions are skipped")
 	f.StringVar(&o.rulesFrom, "rules-from", "", "cluster: take rules from resources of kind Rule, too, as `rulesFrom: cluster` does in the configuration")
 	f.StringVar(&o.logFormat, "log-format", "text", "`format` of the log: text or json")
 	f.StringVar(&o.logLevel, "log-level", "info", "least `level` to log: debug, info, warn or error")
