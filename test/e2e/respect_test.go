@@ -59,10 +59,7 @@ func TestPaused(t *testing.T) {
 func TestAutoscaler(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	patient(t, ns, 5)
-	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
-	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-noimage", 1))
-	d.waits(ns, shop+"v1.1.0-noimage")
+	d := stuck(t, ns, 5)
 	scale := &autoscalingv1.Scale{ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: ns}, Spec: autoscalingv1.ScaleSpec{Replicas: 5}}
 	if _, err := cluster.Client.AppsV1().Deployments(ns).UpdateScale(t.Context(), "web", scale, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)

@@ -94,6 +94,17 @@ func (d *daemon) waits(ns, image string) {
 	})
 }
 
+// stuck is a daemon in the middle of a rollout that does not come up: its image
+// cannot be had. The controller gives it up after so many seconds.
+func stuck(t *testing.T, ns string, seconds int32) *daemon {
+	t.Helper()
+	patient(t, ns, seconds)
+	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
+	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-noimage", 1))
+	d.waits(ns, shop+"v1.1.0-noimage")
+	return d
+}
+
 // A good image comes up and the run says how long that took. A bad one does
 // not: what ran before is put back, with the pods from before, and the digest
 // is not tried again before a person releases it.
@@ -200,10 +211,7 @@ func TestRolloutOver(t *testing.T) {
 func TestRolloutSurvivesKill(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	patient(t, ns, 20)
-	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
-	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-noimage", 1))
-	d.waits(ns, shop+"v1.1.0-noimage")
+	d := stuck(t, ns, 20)
 	d.kill()
 	d.start()
 	r := d.ended()[0]
@@ -219,10 +227,7 @@ func TestRolloutSurvivesKill(t *testing.T) {
 func TestRolloutOfSomebodyElse(t *testing.T) {
 	t.Parallel()
 	ns := namespace(t)
-	patient(t, ns, 600)
-	d := serve(t, oneRollout(ns, "deployment/web", "wait: 2m, rollback: true"))
-	d.mustPost(http.StatusAccepted, "registry", pushTag("v1.1.0-noimage", 1))
-	d.waits(ns, shop+"v1.1.0-noimage")
+	d := stuck(t, ns, 600)
 	eventually(t, "the image is changed", func() error {
 		theirs := getDeployment(t, ns, "web")
 		theirs.Spec.Template.Spec.Containers[0].Image = shop + "hotfix"
