@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"io"
 	"mime"
 	"mime/quotedprintable"
@@ -52,16 +53,29 @@ rules:
 `+mailExample(t, s, to), append([]string{"SMTP_PASSWORD=" + s.Password}, env...)...)
 }
 
+// notified waits until people were told of a failure, or that is given up, and gives
+// the run that told them.
+func notified(d *daemon) (run aRun) {
+	d.t.Helper()
+	eventually(d.t, "somebody is told", func() error {
+		for _, run = range d.runs("") {
+			if run.Rule == "notify/1" && (run.State == "succeeded" || run.State == "failed") {
+				return nil
+			}
+		}
+		return errors.New("no run of notify/1 has ended")
+	})
+	return run
+}
+
 // A mail of a failure arrives by a real mail server: with TLS, after logging in,
 // at a second try when it was told to come later.
 func TestMailOfFailure(t *testing.T) {
 	t.Parallel()
 	s, d := mailServer(t, "later@example.com")
 	d.mustPost(202, "hub", sample(t, "dockerhub", "shop/web", "v1"))
-	for _, run := range d.ended() {
-		if run.Rule == "notify/1" && (run.State != "succeeded" || run.Attempt != 2) {
-			t.Errorf("%+v", run)
-		}
+	if run := notified(d); run.State != "succeeded" || run.Attempt != 2 {
+		t.Errorf("%+v", run)
 	}
 	mails := s.Mails()
 	if len(mails) != 1 {
@@ -96,13 +110,12 @@ func TestMailRefused(t *testing.T) {
 	_, stranger := mailServer(t, "ops@example.com", "SMTP_PASSWORD="+wrong)
 	for d, want := range map[*daemon]string{d: "took the mail, but not for gone@example.com: 550", stranger: "says 535"} {
 		d.mustPost(202, "hub", sample(t, "dockerhub", "shop/web", "v1"))
-		for _, run := range d.ended() {
-			if run.Rule == "notify/1" && (run.State != "failed" || run.Attempt != 1 || !strings.Contains(run.Reason, want)) {
-				t.Errorf("%+v, want %s", run, want)
-			}
-			if strings.Contains(run.Reason, wrong) {
-				t.Errorf("the password is in %q", run.Reason)
-			}
+		run := notified(d)
+		if run.State != "failed" || run.Attempt != 1 || !strings.Contains(run.Reason, want) {
+			t.Errorf("%+v, want %s", run, want)
+		}
+		if strings.Contains(run.Reason, wrong) {
+			t.Errorf("the password is in %q", run.Reason)
 		}
 		if strings.Contains(d.log.tail(1000), wrong) {
 			t.Error("the password is in the log")
