@@ -1,6 +1,7 @@
 // Package parts starts the servers that dockbell works with, the real ones,
-// for end-to-end tests: a Kubernetes control plane with simulated nodes and a
-// container registry. They are built from their Go modules, once, and so is helm.
+// for end-to-end tests: a Kubernetes control plane with simulated nodes, a
+// container registry, Gitea. They are built from their Go modules, once, and so
+// is helm. Those that the machine has are run: PostgreSQL and git.
 package parts
 
 import (
@@ -26,6 +27,7 @@ const (
 	kwokVersion       = "v0.8.0"
 	helmVersion       = "v3.22.0"
 	registryVersion   = "v3.1.2"
+	giteaVersion      = "v1.26.0"
 )
 
 // Bin is a folder with the built programs.
@@ -37,10 +39,14 @@ type program struct {
 	version string // a new one is built beside the old
 	takes   string // on two cores
 	// The package is built in the module test/tools, or installed by itself
-	// at the version.
+	// at the version, or built in the module that it belongs to: one with
+	// replacements cannot be installed.
 	pkg     string
 	install bool
+	module  string
 	ldflags string
+	tags    string
+	cgo     bool // with parts in C
 }
 
 var programs = []program{
@@ -50,6 +56,7 @@ var programs = []program{
 	{name: "kube-scheduler", version: kubernetesVersion, takes: "seconds after the others", pkg: "k8s.io/kubernetes/cmd/kube-scheduler", ldflags: kubernetesFlags},
 	{name: "kwok", version: kwokVersion, takes: "a minute", pkg: "sigs.k8s.io/kwok/cmd/kwok", install: true},
 	{name: "helm", version: helmVersion, takes: "1 to 2 minutes", pkg: "helm.sh/helm/v3/cmd/helm", install: true, ldflags: helmFlags},
+	{name: "gitea", version: giteaVersion, takes: "2 to 4 minutes", pkg: ".", module: giteaModule, tags: "sqlite,sqlite_unlock_notify", cgo: true},
 	{name: "registry", version: registryVersion, takes: "a minute", pkg: "github.com/distribution/distribution/v3/cmd/registry", install: true},
 }
 
@@ -149,14 +156,23 @@ func (p program) build(ctx context.Context, into string) error {
 	}
 	defer os.RemoveAll(temp)
 	built := filepath.Join(temp, p.name)
-	flags := []string{"-trimpath", "-ldflags", "-s -w" + p.ldflags}
+	flags := []string{"-trimpath", "-tags", p.tags, "-ldflags", "-s -w" + p.ldflags}
 	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", built, p.pkg)...)
 	cmd.Dir = toolsDir()
-	if p.install {
+	switch {
+	case p.install:
 		cmd = exec.CommandContext(ctx, "go", append(append([]string{"install"}, flags...), p.pkg+"@"+p.version)...)
 		cmd.Dir = temp
+	case p.module != "":
+		if cmd.Dir, err = moduleDir(ctx, p.module+"@"+p.version); err != nil {
+			return err
+		}
 	}
-	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-buildvcs=false", "GOWORK=off", "CGO_ENABLED=0")
+	cgo := "CGO_ENABLED=0"
+	if p.cgo {
+		cgo = "CGO_ENABLED=1"
+	}
+	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-buildvcs=false", "GOWORK=off", cgo)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a go command left alone would go on for minutes
 	cmd.WaitDelay = 5 * time.Second                                    // compilers may outlive it, and hold its output
 	if out, err := cmd.CombinedOutput(); err != nil {

@@ -26,9 +26,9 @@ type process struct {
 	done chan struct{}
 }
 
-// start runs a program in dir; what it prints is added to a file there. It
-// gets no environment of the developer's: the registry and etcd take settings
-// from variables, kwok from a file in HOME.
+// start runs a program in dir; what it prints is added to a file there. Of the
+// developer's environment it gets where programs are, no more: the registry
+// and etcd take settings from variables, kwok from a file in HOME.
 func start(dir, name string, argv ...string) (*process, error) {
 	return startAs(nil, dir, name, argv...)
 }
@@ -46,7 +46,7 @@ func startAs(user *syscall.Credential, dir, name string, argv ...string) (*proce
 	}
 	p.cmd = exec.Command(argv[0], argv[1:]...)
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + os.TempDir(), "OTEL_TRACES_EXPORTER=none"} // the registry would look for a collector
+	p.cmd.Env = []string{"HOME=" + dir, "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), "OTEL_TRACES_EXPORTER=none"} // the registry would look for a collector
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL, Credential: user}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/empty"
@@ -100,23 +101,31 @@ func (r *Registry) Stop() { r.process.stop() }
 
 // PushImage pushes a new random image and returns its digest.
 func (r *Registry) PushImage(ctx context.Context, repository, tag string) (string, error) {
-	img, err := random.Image(256, 2)
-	if err != nil {
-		return "", err
-	}
-	ref, err := name.NewTag(r.Addr+"/"+repository+":"+tag, name.Insecure)
-	if err != nil {
-		return "", err
-	}
-	if err := remote.Write(ref, img, remote.WithContext(ctx)); err != nil {
-		return "", err
-	}
-	return digest(img.Digest())
+	return pushImage(ctx, authn.Anonymous, r.Addr+"/"+repository+":"+tag)
 }
 
 // PushIndex pushes a new multi-arch image with a random manifest for each
 // architecture and returns the digest of the index.
 func (r *Registry) PushIndex(ctx context.Context, repository, tag string, architectures ...string) (string, error) {
+	return pushIndex(ctx, authn.Anonymous, r.Addr+"/"+repository+":"+tag, architectures)
+}
+
+func pushImage(ctx context.Context, as authn.Authenticator, image string) (string, error) {
+	img, err := random.Image(256, 2)
+	if err != nil {
+		return "", err
+	}
+	ref, err := name.NewTag(image, name.Insecure)
+	if err != nil {
+		return "", err
+	}
+	if err := remote.Write(ref, img, remote.WithContext(ctx), remote.WithAuth(as)); err != nil {
+		return "", err
+	}
+	return digest(img.Digest())
+}
+
+func pushIndex(ctx context.Context, as authn.Authenticator, image string, architectures []string) (string, error) {
 	index := v1.ImageIndex(empty.Index)
 	for _, arch := range architectures {
 		img, err := random.Image(256, 1)
@@ -125,11 +134,11 @@ func (r *Registry) PushIndex(ctx context.Context, repository, tag string, archit
 		}
 		index = mutate.AppendManifests(index, mutate.IndexAddendum{Add: img, Descriptor: v1.Descriptor{Platform: &v1.Platform{OS: "linux", Architecture: arch}}})
 	}
-	ref, err := name.NewTag(r.Addr+"/"+repository+":"+tag, name.Insecure)
+	ref, err := name.NewTag(image, name.Insecure)
 	if err != nil {
 		return "", err
 	}
-	if err := remote.WriteIndex(ref, index, remote.WithContext(ctx)); err != nil {
+	if err := remote.WriteIndex(ref, index, remote.WithContext(ctx), remote.WithAuth(as)); err != nil {
 		return "", err
 	}
 	return digest(index.Digest())

@@ -25,16 +25,19 @@ import (
 // from whoever has logged in by a connection with TLS.
 //
 // Mail for gone@ANYTHING it refuses, mail for later@ANYTHING at the first time.
+// Who has mail for silent@ANYTHING never hears of it again.
 type SMTP struct {
 	Address  string // HOST:PORT; it speaks STARTTLS
 	CAFile   string // the certificate to trust, in PEM form
 	User     string
 	Password string
 
-	server *smtp.Server
-	mu     sync.Mutex
-	mails  []Mail
-	later  bool // somebody was asked to come later
+	server  *smtp.Server
+	stopped chan struct{}
+	mu      sync.Mutex
+	mails   []Mail
+	later   bool // somebody was asked to come later
+	waiting int  // how often mail for silent@ANYTHING came
 }
 
 // Mail is one that the server has taken.
@@ -46,12 +49,9 @@ type Mail struct {
 
 // StartSMTP starts one. Its certificate is kept below dir.
 func StartSMTP(dir string) (*SMTP, error) {
-	cert, text, err := certificate()
+	s := &SMTP{CAFile: filepath.Join(dir, "smtp.pem"), User: "dockbell", Password: "password-of-a-robot", stopped: make(chan struct{})}
+	cert, err := Certificate(s.CAFile)
 	if err != nil {
-		return nil, err
-	}
-	s := &SMTP{CAFile: filepath.Join(dir, "smtp.pem"), User: "dockbell", Password: "password-of-a-robot"}
-	if err := os.WriteFile(s.CAFile, text, 0o600); err != nil {
 		return nil, err
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -66,7 +66,10 @@ func StartSMTP(dir string) (*SMTP, error) {
 }
 
 // Stop ends it.
-func (s *SMTP) Stop() { s.server.Close() }
+func (s *SMTP) Stop() {
+	close(s.stopped)
+	s.server.Close()
+}
 
 // Mails are those that it has taken, in order.
 func (s *SMTP) Mails() []Mail {
@@ -75,21 +78,30 @@ func (s *SMTP) Mails() []Mail {
 	return append([]Mail(nil), s.mails...)
 }
 
-// certificate makes one for this machine that signs itself.
-func certificate() (tls.Certificate, []byte, error) {
+// Waiting is how often somebody was left waiting with mail for silent@ANYTHING.
+func (s *SMTP) Waiting() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.waiting
+}
+
+// Certificate makes one for this machine and the given names that signs itself,
+// and writes it to a file in PEM form.
+func Certificate(file string, names ...string) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, nil, err
+		return tls.Certificate{}, err
 	}
 	about := &x509.Certificate{
 		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: names, IsCA: true, BasicConstraintsValid: true,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, about, about, &key.PublicKey, key)
 	if err != nil {
-		return tls.Certificate{}, nil, err
+		return tls.Certificate{}, err
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), nil
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, os.WriteFile(file, text, 0o600)
 }
 
 // smtpSession is one connection to the server.
@@ -120,6 +132,9 @@ func (s *smtpSession) Mail(from string, _ *smtp.MailOptions) error {
 }
 
 func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
+	if strings.HasPrefix(to, "silent@") {
+		s.server.leaveWaiting()
+	}
 	s.server.mu.Lock()
 	defer s.server.mu.Unlock()
 	switch {
@@ -131,6 +146,13 @@ func (s *smtpSession) Rcpt(to string, _ *smtp.RcptOptions) error {
 	}
 	s.mail.To = append(s.mail.To, to)
 	return nil
+}
+
+func (s *SMTP) leaveWaiting() {
+	s.mu.Lock()
+	s.waiting++
+	s.mu.Unlock()
+	<-s.stopped
 }
 
 func (s *smtpSession) Data(r io.Reader) error {

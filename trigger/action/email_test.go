@@ -20,7 +20,7 @@ import (
 // scripted is a mail server that answers each command by what the script has
 // for its first word, and well where it has nothing. It hands over the letters
 // that it takes. What answers "hang up" ends the connection, what answers
-// "silence" nothing.
+// "silence" hands over an empty letter and says nothing any more.
 func scripted(t *testing.T, script map[string]string) (address string, letters <-chan string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -58,6 +58,7 @@ func converse(conn net.Conn, script map[string]string, taken chan<- string) {
 		case "hang up":
 			return false
 		case "silence":
+			taken <- ""
 			_, _ = r.ReadByte() // until the other side has gone
 			return false
 		}
@@ -186,13 +187,12 @@ func TestEmailForSomeOnly(t *testing.T) {
 // A server that says nothing any more does not keep a try for ever.
 func TestEmailEndsWithItsContext(t *testing.T) {
 	for _, when := range []string{"", "EHLO", "MAIL", "."} {
-		arrived := make(chan struct{})
-		address, _ := scripted(t, map[string]string{when: "silence"})
+		address, letters := scripted(t, map[string]string{when: "silence"})
 		ctx, cancel := context.WithCancelCause(t.Context())
 		a := mustBuild(t, Email(aClient()), mailSpec(address, "text: hello"))
 		done := make(chan error)
-		go func() { close(arrived); done <- a.Do(ctx, aRun, io.Discard) }()
-		<-arrived
+		go func() { done <- a.Do(ctx, aRun, io.Discard) }()
+		<-letters
 		cancel(errors.New("timed out after 3s"))
 		err := <-done
 		if _, again := trigger.Retryable(err); !again || !strings.Contains(err.Error(), "timed out after 3s") {

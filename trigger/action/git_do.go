@@ -137,11 +137,12 @@ type gitState struct {
 	request request // the newest one for that branch; the zero request for none
 }
 
-// untilPushed tries again when others have pushed meanwhile.
+// untilPushed tries again when others have pushed meanwhile, or have opened the
+// pull request.
 func (w *gitWork) untilPushed(ctx context.Context, orders []*gitOrder) error {
+	var err error
 	for n := range gitPushes {
-		err := w.once(ctx, orders)
-		if !errors.Is(err, git.ErrMoved) {
+		if err = w.once(ctx, orders); !errors.Is(err, git.ErrMoved) && !errors.Is(err, errOpened) {
 			return err
 		}
 		pause := time.NewTimer(rand.N(time.Duration(n+1) * 50 * time.Millisecond)) // so that two dockbells do not meet again
@@ -152,7 +153,7 @@ func (w *gitWork) untilPushed(ctx context.Context, orders []*gitOrder) error {
 			return trigger.Retry(context.Cause(ctx))
 		}
 	}
-	return trigger.Retry(fmt.Errorf("others push to %s all the time; %d pushes came too late", cmp.Or(w.spec.PushTo, w.spec.Branch), gitPushes))
+	return trigger.Retry(fmt.Errorf("others push to %s all the time; %d pushes came too late: %w", cmp.Or(w.spec.PushTo, w.spec.Branch), gitPushes, err))
 }
 
 // once looks at the branch and makes a commit of what there is to change. An
@@ -270,14 +271,14 @@ func (w *gitWork) open(ctx context.Context, s *gitState, orders []*gitOrder, cha
 		return nil
 	}
 	text := message(orders)
+	if !changed && strings.Contains(s.on.Message, trailers(orders[0].run)) {
+		text = s.on.Message // an earlier try has pushed it
+	}
 	subject, rest, _ := strings.Cut(text, "\n")
 	spec := orders[0].action.spec.Request
 	title, body := cmp.Or(spec.Title, subject), cmp.Or(spec.Body, strings.TrimSpace(rest))
 	if s.request.State == requestOpen {
 		tell(orders, "it is in %s", s.request.URL)
-		if !changed {
-			return nil
-		}
 		return w.request.retitle(ctx, s.request.number, title, body)
 	}
 	url, err := w.request.open(ctx, s.pushTo, w.spec.Branch, title, body)

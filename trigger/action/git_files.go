@@ -59,9 +59,11 @@ func (f *gitFiles) add(o *gitOrder) error {
 // nothing to do, or a pull request is still to be opened.
 func (f *gitFiles) already(o *gitOrder, at *git.Commit) error {
 	pushed := strings.Contains(at.Message, trailers(o.run))
-	switch {
-	case at == f.base && pushed:
+	if pushed {
 		fmt.Fprintf(&o.log, "an earlier try has pushed commit %s\n", at.Hash)
+	}
+	switch {
+	case at == f.base && pushed && o.action.spec.Request == nil: // it is done
 	case at == f.base:
 		return trigger.Skip("%s has it already", o.action.spec.Branch)
 	case o.action.spec.Request == nil && !pushed:

@@ -41,10 +41,15 @@ type request struct {
 	number int // by which the forge knows it
 }
 
+// errOpened says that there is a request already. It was opened after a look
+// for one, and may be about another version.
+var errOpened = errors.New("somebody else has opened the pull request")
+
 // requests asks a forge for pull requests.
 type requests interface {
 	// newest is the open request for a branch, or else the newest one.
 	newest(ctx context.Context, head, base string) (request, error)
+	// open opens one, unless errOpened.
 	open(ctx context.Context, head, base, title, body string) (url string, err error)
 	// retitle says what an open request is about now.
 	retitle(ctx context.Context, number int, title, body string) error
@@ -55,8 +60,8 @@ type requests interface {
 var forges = map[string]string{"github": "/api/v3", "gitlab": "/api/v4", "gitea": "/api/v1"}
 
 // forgeList is how many bytes an answer about requests may have: each comes
-// with all of its repository.
-const forgeList = 1 << 20
+// with its text and all of its repository.
+const forgeList = 4 << 20
 
 // settled fills in what need not be said.
 func (r *gitRequest) settled(a *gitAction) gitRequest {
@@ -215,7 +220,7 @@ func (h *hubRequests) open(ctx context.Context, head, base, title, body string) 
 		return "", err
 	}
 	if got.status == http.StatusUnprocessableEntity && strings.Contains(string(got.body), "already exists") {
-		return again(h.newest(ctx, head, base))
+		return "", errOpened
 	}
 	var made hubRequest
 	err = got.decode(&made, h.hub.advice(got.status, hubPermission))
@@ -271,7 +276,7 @@ func (l *labRequests) open(ctx context.Context, head, base, title, body string) 
 		return "", err
 	}
 	if got.status == http.StatusConflict {
-		return again(l.newest(ctx, head, base))
+		return "", errOpened
 	}
 	var made labRequest
 	err = got.decode(&made, labAdvice)
@@ -284,69 +289,6 @@ func (l *labRequests) retitle(ctx context.Context, number int, title, body strin
 		return err
 	}
 	return got.checkStatus(labAdvice)
-}
-
-// teaRequests follows "Get a pull request by base and head" and "Create a pull
-// request" of Gitea's and Forgejo's API.
-type teaRequests struct{ forgeCall }
-
-const teaAdvice = "may the token open pull requests? It needs the permission repository: write"
-
-type teaRequest struct {
-	Number int    `json:"number"`
-	State  string `json:"state"` // open or closed
-	Merged bool   `json:"merged"`
-	URL    string `json:"html_url"`
-	Head   struct {
-		SHA string `json:"sha"`
-	} `json:"head"`
-}
-
-func (r teaRequest) request() request {
-	if r.Merged {
-		r.State = requestMerged
-	}
-	return request{r.State, r.URL, r.Head.SHA, r.Number}
-}
-
-func (t *teaRequests) path() string { return "/repos/" + t.repository + "/pulls" }
-
-func (t *teaRequests) newest(ctx context.Context, head, base string) (request, error) {
-	got, err := t.do(ctx, http.MethodGet, t.path()+"/"+url.PathEscape(base)+"/"+(&url.URL{Path: head}).EscapedPath(), nil, nil, "Authorization", "token ")
-	if err != nil || got.status == http.StatusNotFound {
-		return request{}, err
-	}
-	var found teaRequest
-	if err := got.decode(&found, teaAdvice); err != nil {
-		return request{}, err
-	}
-	return found.request(), nil
-}
-
-func (t *teaRequests) open(ctx context.Context, head, base, title, body string) (string, error) {
-	got, err := t.do(ctx, http.MethodPost, t.path(), nil, map[string]any{"title": title, "head": head, "base": base, "body": body}, "Authorization", "token ")
-	if err != nil {
-		return "", err
-	}
-	if got.status == http.StatusConflict {
-		return again(t.newest(ctx, head, base))
-	}
-	var made teaRequest
-	err = got.decode(&made, teaAdvice)
-	return made.URL, err
-}
-
-func (t *teaRequests) retitle(ctx context.Context, number int, title, body string) error {
-	got, err := t.do(ctx, http.MethodPatch, t.path()+"/"+strconv.Itoa(number), nil, map[string]any{"title": title, "body": body}, "Authorization", "token ")
-	if err != nil {
-		return err
-	}
-	return got.checkStatus(teaAdvice)
-}
-
-// again is for a forge that says that there is a request already.
-func again(r request, err error) (string, error) {
-	return cmp.Or(r.URL, "a pull request that was there already"), err
 }
 
 // pick takes the open one of a list, or else the first.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -108,6 +109,11 @@ func (a *shoutrrrAction) Do(ctx context.Context, _ trigger.Run, log io.Writer) e
 	}
 	cmd := exec.CommandContext(ctx, a.courier[0], a.courier[1:]...)
 	cmd.Env, cmd.Stdin, cmd.WaitDelay = courierEnvironment(proxy), bytes.NewReader(letter), courierTime
+	cmd.SysProcAttr = ownGroup() // it ends with dockbell
+
+	// As for a command: this thread has to live as long as the courier does.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	out, err := cmd.Output()
 	if ctx.Err() != nil {
 		return trigger.Retry(fmt.Errorf("%s: %w", a.Target(), context.Cause(ctx)))
