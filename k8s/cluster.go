@@ -109,6 +109,7 @@ func (s ClusterSpec) load() (*rest.Config, error) {
 	config.UserAgent = fieldManager
 	config.QPS = -1 // the queue bounds how much is asked at once
 	config.Dial = newDialer().dial
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return discreet{next} })
 	return config, nil
 }
 
