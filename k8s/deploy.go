@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/fieldpath"
 )
 
 const (
@@ -59,7 +60,7 @@ type deploy struct {
 	spec     deploySpec
 	kind     kind
 	name     string
-	path     fieldPath // nil for the containers of a workload
+	path     fieldpath.Path // nil for the containers of a workload
 	clusters *Clusters
 }
 
@@ -152,7 +153,7 @@ func (d *deploy) checkPlace(fault func(field, format string, args ...any)) {
 	if s.Path == "" {
 		fault("path", "must say where a %s has its image, as in spec.values.image.tag", d.kind.name)
 	} else if d.path, err = parsePath(s.Path); err != nil {
-		fault("path", "%q leads nowhere: %w", s.Path, err)
+		fault("path", "%q %w", s.Path, err)
 	}
 	switch s.Value {
 	case "", holdsImage:
@@ -281,7 +282,7 @@ func (d *deploy) view(object runtime.Object) (*workload, error) {
 	if err != nil || d.path == nil {
 		return w, err
 	}
-	s, err := d.path.find(tree(object))
+	s, err := findField(tree(object), d.path)
 	if err != nil {
 		return nil, err
 	}

@@ -12,23 +12,10 @@ import (
 
 func TestPathFaults(t *testing.T) {
 	for path, want := range map[string]string{
-		"":                 "a name is empty",
-		"spec.":            "a name is empty",
-		".spec":            "a name is empty",
-		"spec..image":      "a name is empty",
-		"[0]":              "a name is empty",
-		"spec.list[0":      `the bracket at "[0" is not closed`,
-		"spec.list[0]tag":  `"tag" comes behind a bracket`,
-		"spec.list]":       `"]" closes a bracket that is not open`,
-		"spec.list[]":      "[] must be a number",
-		"spec.list[-1]":    "[-1] must be a number",
-		"spec.list[01]":    "[01] must be a number",
-		"spec.list[=web]":  "[=web] must be a number",
-		"spec.list[name=]": "[name=] must be a number",
-		`spec.a\b`:         "a backslash must be followed by",
-		`spec\`:            "a backslash must be followed by",
+		"spec..image": `cannot be read at character 6, ".image": a name is missing`,
+		"[0].image":   "must begin with a name, as in spec.image",
 	} {
-		if _, err := parsePath(path); err == nil || !strings.HasPrefix(err.Error(), want) {
+		if _, err := parsePath(path); err == nil || err.Error() != want {
 			t.Errorf("%q: %v, want %s", path, err, want)
 		}
 	}
@@ -79,7 +66,7 @@ func TestFindField(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := p.find(tool(t))
+		s, err := findField(tool(t), p)
 		if test.err != "" {
 			if err == nil || err.Error() != test.err {
 				t.Errorf("%s: %v, want %s", test.path, err, test.err)
@@ -97,9 +84,8 @@ func TestFindField(t *testing.T) {
 	}
 }
 
-// A path that is read is written the same, and where it leads is where its
-// pointer leads.
-func FuzzPath(f *testing.F) {
+// Where a path leads is where its pointer leads.
+func FuzzFindField(f *testing.F) {
 	for _, path := range []string{"spec.image", `spec.a\.b/c~d.tag`, "spec.parts[name=web].tag", "spec.lists[0][1]", "spec.parts[3]", "a[b=c=d]", `\\.\[`, "ä.ö[1]"} {
 		f.Add(path)
 	}
@@ -108,10 +94,7 @@ func FuzzPath(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if p.String() != path {
-			t.Fatalf("%q is written as %q", path, p)
-		}
-		s, err := p.find(tool(t))
+		s, err := findField(tool(t), p)
 		if err != nil {
 			return
 		}

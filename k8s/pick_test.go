@@ -194,3 +194,25 @@ func BenchmarkSlim(b *testing.B) {
 		}
 	}
 }
+
+// The fields of an object that is applied, and that dockbell has written, are
+// looked at for each of its slots.
+func BenchmarkSlimManaged(b *testing.B) {
+	k, _ := kindOf("deployment")
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{
+		Name: "web", Namespace: "prod", Labels: map[string]string{"app": "web"},
+		Annotations: map[string]string{"image.dockbell.dev/a": shop + "v1.0.0", "image.dockbell.dev/b": shop + "v1.0.0"},
+	}, Spec: appsv1.DeploymentSpec{Template: *crowd()}}
+	one := `{".":{},"f:image":{},"f:imagePullPolicy":{},"f:livenessProbe":{"f:httpGet":{"f:path":{},"f:port":{}},"f:periodSeconds":{}},"f:name":{},` +
+		`"f:ports":{".":{},"k:{\"containerPort\":8080,\"protocol\":\"TCP\"}":{".":{},"f:containerPort":{}}},"f:resources":{"f:limits":{"f:memory":{}},"f:requests":{"f:cpu":{}}}}`
+	fields := `{"f:metadata":{"f:labels":{"f:app":{}}},"f:spec":{"f:replicas":{},"f:selector":{},"f:strategy":{},"f:template":{"f:metadata":{"f:labels":{"f:app":{}}},` +
+		`"f:spec":{"f:containers":{"k:{\"name\":\"a\"}":` + one + `,"k:{\"name\":\"b\"}":` + one + `,"k:{\"name\":\"c\"}":` + one + `},"f:serviceAccountName":{}}}}}`
+	for manager, operation := range map[string]metav1.ManagedFieldsOperationType{"gitops": metav1.ManagedFieldsOperationApply, fieldManager: metav1.ManagedFieldsOperationUpdate} {
+		d.ManagedFields = append(d.ManagedFields, metav1.ManagedFieldsEntry{Manager: manager, Operation: operation, FieldsV1: metav1.NewFieldsV1(fields)})
+	}
+	for b.Loop() {
+		if _, err := k.slim(d); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

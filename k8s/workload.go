@@ -6,7 +6,9 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync"
 
+	"github.com/tidwall/gjson"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -173,48 +175,70 @@ func managedKey(key, value string) string {
 	return "k:" + string(text)
 }
 
+// writer is one who set fields of an object.
+type writer struct {
+	manager string
+	fields  func() gjson.Result // read when they are first asked for
+}
+
 // writers are those of an object whose writes count: dockbell itself, and who
 // will write again, since server-side apply keeps things as they are declared.
-func writers(m metav1.Object) (all []metav1.ManagedFieldsEntry) {
+func writers(m metav1.Object) (all []writer) {
 	for _, f := range m.GetManagedFields() {
 		if f.Subresource == "" && f.FieldsV1 != nil && (f.Manager == fieldManager || f.Operation == metav1.ManagedFieldsOperationApply) {
-			all = append(all, f)
+			all = append(all, writer{f.Manager, sync.OnceValue(func() gjson.Result { return parseFields(f.FieldsV1.GetRawBytes()) })})
 		}
 	}
 	return all
 }
 
+// parseFields reads what is JSON as a whole, and nothing else.
+func parseFields(text []byte) (r gjson.Result) {
+	if gjson.ValidBytes(text) {
+		r = gjson.ParseBytes(text)
+	}
+	return r
+}
+
 // own finds out who set a slot: what dockbell wrote stands for it as long as
 // nobody else has written it since. Changes on admission are no writes.
-func (w *workload) own(s *slot, writers []metav1.ManagedFieldsEntry, k kind) {
+func (w *workload) own(s *slot, writers []writer, k kind) {
 	s.ours = s.image
-	for _, f := range writers {
-		switch wrote := w.Annotations[s.note(imageNote)]; {
-		case !owns(f.FieldsV1.GetRawBytes(), s.place(k).managed):
-		case f.Manager != fieldManager:
-			s.appliers = append(s.appliers, f.Manager)
-		case wrote != "":
+	if len(writers) == 0 {
+		return
+	}
+	wrote := w.Annotations[s.note(imageNote)]
+	way := s.place(k).managed
+	for _, by := range writers {
+		switch ours := by.manager == fieldManager; {
+		case ours && (wrote == "" || wrote == s.image): // it would change nothing
+		case !owns(by.fields(), way):
+		case ours:
 			s.ours = wrote
+		default:
+			s.appliers = append(s.appliers, by.manager)
 		}
 	}
 }
 
 // owns reports whether a set of fields has the one to which the steps lead, or
 // a whole that it is a part of.
-func owns(fields []byte, steps []string) bool {
+func owns(fields gjson.Result, steps []string) bool {
 	for _, step := range steps {
-		var at map[string]json.RawMessage
-		if json.Unmarshal(fields, &at) != nil {
+		if !fields.IsObject() {
 			return false
 		}
-		if len(at) == 0 {
-			return true
+		found, whole := false, true
+		fields.ForEach(func(key, below gjson.Result) bool {
+			whole = false
+			if found = key.Str == step; found {
+				fields = below
+			}
+			return !found
+		})
+		if !found {
+			return whole
 		}
-		next, ok := at[step]
-		if !ok {
-			return false
-		}
-		fields = next
 	}
 	return true
 }

@@ -117,9 +117,9 @@ func (l *loader) loadRule(n strictyaml.Node) *rule {
 	r.repos = compileAll(n.Key("repo"), s.Repo, l.compileRepo)
 	exclude := n.Key("exclude")
 	r.excludeRepo = compileAll(exclude.Key("repo"), s.Exclude.Repo, l.compileRepo)
-	r.excludeTag = compileAll(exclude.Key("tag"), s.Exclude.Tag, compileTag)
+	r.excludeTag = compileAll(exclude.Key("tag"), s.Exclude.Tag, trigger.CompileTag)
 	if s.Tag != "" {
-		if tags := compileAll(n.Key("tag"), []string{s.Tag}, compileTag); len(tags) == 1 {
+		if tags := compileAll(n.Key("tag"), []string{s.Tag}, trigger.CompileTag); len(tags) == 1 {
 			r.tag = tags[0]
 		}
 	}

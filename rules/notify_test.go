@@ -2,6 +2,7 @@ package rules
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +33,23 @@ func ended(t testing.TB, state trigger.State) trigger.Run {
 	return trigger.Run{
 		ID: 42, EventID: 7, Event: push(t, "ghcr.io/shop/web:v1@"+digest), Rule: "web", Kind: "set", Target: "deployment prod/web",
 		State: state, Reason: "no such host", Attempt: 3,
+	}
+}
+
+// Of what runs there can be is known before there are any.
+func TestKinds(t *testing.T) {
+	set, err := loadNotices(t, "[{on: failed, call: {to: a}}, {name: desk, on: failed, set: {to: b}}]")
+	if err != nil {
+		t.Fatal(err)
+	}
+	set = set.With(mustLoad(t, "- {name: two, repo: a, actions: [call: {to: x}, set: {to: y}]}"))
+	var got []string
+	for rule, kind := range set.Kinds() {
+		got = append(got, rule+" "+kind)
+	}
+	want := []string{"web set", "api call", "two call", "two set", "notify/1 call", "notify/desk set"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
 	}
 }
 

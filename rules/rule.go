@@ -2,7 +2,6 @@ package rules
 
 import (
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,8 +19,8 @@ type rule struct {
 	sources     []string
 	repos       []repoGlob
 	excludeRepo []repoGlob
-	tag         *regexp.Regexp // nil: any tag
-	excludeTag  []*regexp.Regexp
+	tag         *trigger.TagPattern // nil: any tag
+	excludeTag  []*trigger.TagPattern
 	untagged    bool
 	semver      *semver.Constraints
 	gate        gate
@@ -113,13 +112,13 @@ func (r *rule) failTag(e trigger.Event, m *match) string {
 		return ""
 	}
 	if m.groups = groupsOf(r.tag, e.Tag); m.groups == nil {
-		return fmt.Sprintf("%q does not match %s", e.Tag, written(r.tag))
+		return fmt.Sprintf("%q does not match %s", e.Tag, r.tag)
 	}
 	return ""
 }
 
 // groupsOf gives the named groups of a tag; nil when it does not match.
-func groupsOf(re *regexp.Regexp, tag string) map[string]string {
+func groupsOf(re *trigger.TagPattern, tag string) map[string]string {
 	found := re.FindStringSubmatch(tag)
 	if found == nil {
 		return nil
@@ -136,7 +135,7 @@ func groupsOf(re *regexp.Regexp, tag string) map[string]string {
 func (r *rule) failExcludeTag(e trigger.Event, _ *match) string {
 	for _, re := range r.excludeTag {
 		if e.Tag != "" && re.MatchString(e.Tag) {
-			return fmt.Sprintf("%q matches %s", e.Tag, written(re))
+			return fmt.Sprintf("%q matches %s", e.Tag, re)
 		}
 	}
 	return ""
@@ -182,19 +181,4 @@ func (r *rule) plan(runs []trigger.Run, e trigger.Event, m match, now time.Time)
 		runs = append(runs, run)
 	}
 	return runs
-}
-
-// compileTag compiles an expression that must match the whole tag.
-func compileTag(expr string) (*regexp.Regexp, error) {
-	// The expression alone first, so that a stray parenthesis is not closed
-	// by the ones put around it.
-	if _, err := regexp.Compile(expr); err != nil {
-		return nil, err
-	}
-	return regexp.Compile("^(?:" + expr + ")$")
-}
-
-// written is the expression as the user wrote it.
-func written(re *regexp.Regexp) string {
-	return strings.TrimSuffix(strings.TrimPrefix(re.String(), "^(?:"), ")$")
 }

@@ -81,7 +81,7 @@ func (g repoGlob) example(img trigger.Image) (registry, repository string) {
 }
 
 // exampleTag is a tag that the expression matches, if one is easily found.
-func exampleTag(re *regexp.Regexp) (string, bool) {
+func exampleTag(re *trigger.TagPattern) (string, bool) {
 	parsed, err := syntax.Parse(re.String(), syntax.Perl)
 	if err != nil {
 		return "", false

@@ -7,6 +7,7 @@ package rules
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -59,6 +60,25 @@ func (s *Set) Repositories() []string {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// Kinds gives what runs can come of the set: the name of each rule or
+// notification as a run has it, with the kind of each of its actions.
+func (s *Set) Kinds() iter.Seq2[string, string] {
+	return func(yield func(rule, kind string) bool) {
+		for _, r := range s.rules {
+			for _, a := range r.actions {
+				if !yield(r.name, a.kind) {
+					return
+				}
+			}
+		}
+		for _, n := range s.notices {
+			if !yield(noticePrefix+n.name, n.action.kind) {
+				return
+			}
+		}
+	}
 }
 
 // Match gives the runs that an event makes, rule by rule in the order of the

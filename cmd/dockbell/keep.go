@@ -59,13 +59,27 @@ const (
 	pruneFirst = time.Minute
 )
 
+// prunedRows counts what pruneHistory forgets.
+type prunedRows struct{ *prometheus.CounterVec }
+
+func newPrunedRows(metrics *prometheus.Registry) prunedRows {
+	p := prunedRows{prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "dockbell_pruned_total", Help: "Rows of history that were forgotten.",
+	}, []string{"what"})}
+	metrics.MustRegister(p)
+	p.add(trigger.Pruned{}) // they are there from the start
+	return p
+}
+
+func (p prunedRows) add(n trigger.Pruned) {
+	for what, count := range map[string]int{"deliveries": n.Deliveries, "events": n.Events, "runs": n.Runs} {
+		p.WithLabelValues(what).Add(float64(count))
+	}
+}
+
 // pruneHistory forgets what need not be kept any more, until ctx ends. keep is
 // asked each time for how long that is.
-func pruneHistory(ctx context.Context, db *store.Store, keep func() trigger.Keep, metrics *prometheus.Registry, log *slog.Logger) error {
-	pruned := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "dockbell_pruned_total", Help: "Rows of history that were forgotten.",
-	}, []string{"what"})
-	metrics.MustRegister(pruned)
+func pruneHistory(ctx context.Context, db *store.Store, keep func() trigger.Keep, pruned prunedRows, log *slog.Logger) error {
 	wait := pruneFirst
 	for {
 		select {
@@ -82,9 +96,7 @@ func pruneHistory(ctx context.Context, db *store.Store, keep func() trigger.Keep
 		if err != nil && ctx.Err() == nil {
 			log.Error("history cannot be pruned now", "error", err)
 		}
-		for what, count := range map[string]int{"deliveries": n.Deliveries, "events": n.Events, "runs": n.Runs} {
-			pruned.WithLabelValues(what).Add(float64(count))
-		}
+		pruned.add(n)
 		if n != (trigger.Pruned{}) {
 			log.Info("history pruned", "deliveries", n.Deliveries, "events", n.Events, "runs", n.Runs)
 		}

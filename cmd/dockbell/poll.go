@@ -42,3 +42,10 @@ func newRequestCounter(metrics *prometheus.Registry) *prometheus.CounterVec {
 	metrics.MustRegister(requests)
 	return requests
 }
+
+func (c *config) pollerNames() (names []string) {
+	for _, p := range c.pollers {
+		names = append(names, p.Name)
+	}
+	return names
+}

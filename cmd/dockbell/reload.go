@@ -68,6 +68,7 @@ type reloader struct {
 	base     *server.Server // without settings
 	queue    *queue.Queue
 	first    *config // what cannot be changed is as it says
+	runs     *queue.Metrics
 	requests *prometheus.CounterVec
 	gauges   reloadGauges
 
@@ -96,8 +97,8 @@ func begin(watches context.Context, o serveOptions, log *slog.Logger) (*reloader
 
 // connect gives the reloader what the first configuration has led to.
 func (r *reloader) connect(db *store.Store, metrics *prometheus.Registry) {
-	r.db, r.requests, r.gauges = db, newRequestCounter(metrics), newReloadGauges(metrics)
-	r.queue = r.newQueue(metrics)
+	r.db, r.runs, r.requests, r.gauges = db, queue.NewMetrics(metrics), newRequestCounter(metrics), newReloadGauges(metrics)
+	r.queue = r.newQueue()
 	r.base = server.New(server.Config{Store: db, Reload: r.reload, Loaded: r.state, Output: r.output, Log: r.log, Metrics: metrics})
 }
 
@@ -212,9 +213,10 @@ func (r *reloader) swap(next *setup) {
 	}
 	next.rules = next.conf.rules.With(append(sets, r.found.compile(next.conf)...)...)
 	next.server = r.base.With(server.Settings{
-		Sources: next.conf.sources, Match: withCallback(next.rules.Match), NotYet: cmp.Or(r.found.notYet(), r.keel.notYet(next.conf)), MaxBody: next.conf.Server.MaxBody,
+		Sources: next.conf.sources, Pollers: next.conf.pollerNames(), Match: withCallback(next.rules.Match), NotYet: cmp.Or(r.found.notYet(), r.keel.notYet(next.conf)), MaxBody: next.conf.Server.MaxBody,
 		TrustedProxies: next.conf.proxies, Token: next.conf.token(), People: next.conf.people(),
 	})
+	r.runs.Expect(next.rules.Kinds())
 	next.hooks, next.admin = next.server.Hooks(), next.server.Admin()
 	r.current.Store(next)
 	r.gauges.rules.WithLabelValues("true").Set(float64(len(r.found.rules) - r.found.faulty()))

@@ -105,6 +105,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	r.connect(db, metrics)
+	pruned := newPrunedRows(metrics)
 	if err := r.use(ctx, first); err != nil {
 		return err
 	}
@@ -126,7 +127,7 @@ func serve(ctx context.Context, o serveOptions, log *slog.Logger) (err error) {
 	group.Go(func() error { return server.Serve(ctx, hooks, r.hooks(), r.tls(), log) })
 	group.Go(func() error { return server.Serve(ctx, admin, r.admin(), nil, log) })
 	group.Go(func() error { return r.queue.Run(ctx, o.grace) })
-	group.Go(func() error { return pruneHistory(ctx, db, r.keep, metrics, log) })
+	group.Go(func() error { return pruneHistory(ctx, db, r.keep, pruned, log) })
 	group.Go(func() error { r.follow(ctx, hangups); return nil })
 	group.Go(func() error { action.ReapOrphans(ctx); return nil })
 	// Scripts read this line: the addresses are the real ones, port 0 or not.
@@ -166,7 +167,7 @@ func (r *reloader) keep() trigger.Keep { return r.now().conf.Keep.keep() }
 
 // newQueue makes the queue. What it asks of the rules and of a kind of action is
 // answered by the configuration at work.
-func (r *reloader) newQueue(metrics *prometheus.Registry) *queue.Queue {
+func (r *reloader) newQueue() *queue.Queue {
 	// It knows one kind more than the rules.
 	callback := callbackRow(nil, r.db.Outcomes)
 	callback.Build = func(decode func(any) error) (trigger.Action, error) {
@@ -180,7 +181,7 @@ func (r *reloader) newQueue(metrics *prometheus.Registry) *queue.Queue {
 		row.Build = func(decode func(any) error) (trigger.Action, error) { return r.now().conf.kinds[name].Build(decode) }
 		kinds[name] = row
 	}
-	q := queue.New(r.db, kinds, decodeSpec, r.log, queue.NewMetrics(metrics))
+	q := queue.New(r.db, kinds, decodeSpec, r.log, r.runs)
 	q.Gate = func(run trigger.Run, now time.Time) (time.Time, string) { return r.now().rules.Gate(run, now) }
 	q.Tell = func(told []trigger.Notice, now time.Time) []trigger.Run { return r.now().rules.Notices(told, now) }
 	return q

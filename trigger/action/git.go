@@ -14,6 +14,7 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/action/git"
 	"github.com/dockbell/dockbell/trigger/action/git/manifest"
+	"github.com/dockbell/dockbell/trigger/fieldpath"
 	"github.com/dockbell/dockbell/trigger/secret"
 )
 
@@ -281,7 +282,7 @@ func (c gitChange) compile() (p gitPlace, err error) {
 }
 
 func (c gitChange) field() (manifest.Place, error) {
-	way, err := manifest.ParsePath(cmp.Or(c.Helm, c.Path))
+	way, err := fieldpath.Parse(cmp.Or(c.Helm, c.Path))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("%s %w", cmp.Or(c.Helm, c.Path), err)

@@ -101,7 +101,7 @@ func (q *Queue) recover(ctx context.Context) error {
 	runs, err := q.store.Recover(ctx, q.now(), func(kind string) bool { return q.kinds[kind].Declarative })
 	for _, r := range runs {
 		q.logger(r).Warn("run was cut off when the dockbell that ran it stopped", "state", r.State, "reason", r.Reason)
-		q.metrics.tries.WithLabelValues(r.Rule, r.Kind, string(r.State)).Inc()
+		q.metrics.led(r, r.State)
 	}
 	return err
 }
@@ -238,7 +238,7 @@ func (q *Queue) overdue(work context.Context, r trigger.Run) bool {
 		res.Hold = res.Reason
 	}
 	if state, ok := q.writeBack(work, r, res); ok {
-		q.metrics.ended(r, state, 0)
+		q.metrics.led(r, state)
 		q.logger(r).Error("run failed", "error", res.Reason)
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -22,25 +23,14 @@ const (
 	// requestTime is how long a registry may take for one request.
 	requestTime = 30 * time.Second
 
-	// pageSize is how many tags or names are asked for at once.
-	pageSize = 1000
+	// mostAnswer is how long its answer may be, in bytes: some registries give
+	// all they have on one page.
+	mostAnswer = 16 << 20
 )
 
 // ErrNotFound is a repository or tag that the registry does not have, or does
 // not show.
 var ErrNotFound = errors.New("not found")
-
-// Tags lists the tags of a repository. A repository that is not there is
-// ErrNotFound. The list is the caller's to read, not to change.
-func (r *Registries) Tags(ctx context.Context, host, repository string) ([]string, error) {
-	return share(&r.shared, "tags "+host+"/"+repository, func() (tags []string, err error) {
-		err = r.ask(ctx, host, repository, func(p *remote.Puller, repo name.Repository) error {
-			tags, err = p.List(ctx, repo)
-			return err
-		})
-		return tags, err
-	})
-}
 
 // Digest is what a tag points to. A tag that is not there is ErrNotFound.
 func (r *Registries) Digest(ctx context.Context, host, repository, tag string) (string, error) {
@@ -84,28 +74,6 @@ func (r *Registries) Manifest(ctx context.Context, host, repository, digest stri
 		return nil
 	})
 	return mediaType, text, err
-}
-
-// Catalogue lists the repositories of a registry that offers that. The list is
-// the caller's to read, not to change.
-func (r *Registries) Catalogue(ctx context.Context, host string) ([]string, error) {
-	return share(&r.shared, "catalogue "+host, func() (repositories []string, err error) {
-		err = r.ask(ctx, host, "", func(p *remote.Puller, repo name.Repository) error {
-			pages, err := p.Catalogger(ctx, repo.Registry)
-			if err != nil {
-				return err
-			}
-			for pages.HasNext() {
-				page, err := pages.Next(ctx)
-				if err != nil {
-					return err
-				}
-				repositories = append(repositories, page.Repos...)
-			}
-			return nil
-		})
-		return repositories, err
-	})
 }
 
 // ask does something with a registry unless it is being left alone, and takes
@@ -246,7 +214,7 @@ func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	if err == nil {
 		status = resp.StatusCode
 		t.client.asksForPause(resp)
-		resp.Body = &cancelBody{resp.Body, cancel}
+		resp.Body = &answerBody{resp.Body, cancel, mostAnswer}
 	} else {
 		cancel()
 	}
@@ -256,18 +224,24 @@ func (t *limitedTransport) RoundTrip(req *http.Request) (*http.Response, error) 
 	return resp, err
 }
 
-// cancelBody ends the time limit of a request when its body has been read.
-type cancelBody struct {
-	body interface {
-		Read([]byte) (int, error)
-		Close() error
-	}
+// answerBody ends the time limit of a request when its answer has been read,
+// and the answer where it is too long.
+type answerBody struct {
+	body   io.ReadCloser
 	cancel context.CancelFunc
+	left   int
 }
 
-func (b *cancelBody) Read(p []byte) (int, error) { return b.body.Read(p) }
+func (b *answerBody) Read(p []byte) (int, error) {
+	n, err := b.body.Read(p)
+	if b.left -= n; b.left < 0 {
+		b.Close() // whoever reads may not do it after an error
+		return 0, &tooMuchError{fmt.Sprintf("its answer is longer than %d MiB", mostAnswer>>20)}
+	}
+	return n, err
+}
 
-func (b *cancelBody) Close() error {
+func (b *answerBody) Close() error {
 	defer b.cancel()
 	return b.body.Close()
 }

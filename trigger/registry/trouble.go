@@ -101,9 +101,10 @@ const (
 
 func troubleIn(err error) trouble {
 	var credentials credentialsError
+	var tooMuch *tooMuchError
 	status := statusOf(err)
 	switch {
-	case err == nil:
+	case err == nil, errors.As(err, &tooMuch):
 		return none
 	case status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
 		return sure

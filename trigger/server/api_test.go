@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/source"
 )
 
 // fill sends five deliveries: five events, five runs, of which the newest has
@@ -237,6 +238,29 @@ var labels = regexp.MustCompile(`(?m)^dockbell_deliveries_total\{(.*)\} (\d+)$`)
 
 // Labels come from the configuration and from a closed list of verdicts: what
 // strangers send makes no new series.
+// What a source can get is counted from 0 on: else the first one is no growth.
+func TestMetricsBeginWithZero(t *testing.T) {
+	s := newStation(t)
+	s.post("/hooks/open", hubPush("shop/web", "v1"))
+	open := s.server.Sources["open"]
+	after := s.server.With(Settings{Sources: map[string]*source.Source{"open": open, "later": open}, Pollers: []string{"mirror"}})
+	text := ask(after.Admin(), "GET", "/metrics", "").Body.String()
+	for _, want := range []string{
+		`source="",verdict="unknown source"} 0`,
+		`source="hub",verdict="accepted"} 0`, `source="hub",verdict="ignored"} 0`, `source="hub",verdict="handshake"} 0`,
+		`source="hub",verdict="unauthorized"} 0`, `source="hub",verdict="malformed"} 0`, `source="hub",verdict="unavailable"} 0`,
+		`source="open",verdict="accepted"} 1`, `source="later",verdict="unauthorized"} 0`,
+		`source="mirror",verdict="accepted"} 0`, `source="mirror",verdict="ignored"} 0`,
+	} {
+		if !strings.Contains(text, "dockbell_deliveries_total{"+want+"\n") {
+			t.Errorf("%s is not in\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, `source="mirror",verdict="unauthorized"`) {
+		t.Error("what cannot be is counted")
+	}
+}
+
 func TestMetricsHaveBoundedLabels(t *testing.T) {
 	s := newStation(t)
 	for i := range 20 {
@@ -250,7 +274,9 @@ func TestMetricsHaveBoundedLabels(t *testing.T) {
 	text := s.get("/metrics").Body.String()
 	var got []string
 	for _, m := range labels.FindAllStringSubmatch(text, -1) {
-		got = append(got, m[1]+" "+m[2])
+		if m[2] != "0" {
+			got = append(got, m[1]+" "+m[2])
+		}
 	}
 	want := []string{
 		`source="",verdict="unknown source" 20`, `source="grid",verdict="handshake" 20`, `source="hub",verdict="malformed" 20`, `source="hub",verdict="unauthorized" 20`,

@@ -55,6 +55,29 @@ const (
 	verdictUnknown      = "unknown source"
 )
 
+// verdicts are those that each source can get, and polled those of what a
+// poller finds.
+var (
+	verdicts = []string{verdictAccepted, verdictIgnored, verdictHandshake, verdictUnauthorized, verdictMalformed, verdictUnavailable}
+	polled   = []string{verdictAccepted, verdictIgnored}
+)
+
+// expect makes the counters of deliveries to come: one that begins with its
+// first count hides that from who asks how much it has grown.
+func (s *Server) expect() {
+	s.deliveries.WithLabelValues("", verdictUnknown)
+	for name := range s.Sources {
+		for _, verdict := range verdicts {
+			s.deliveries.WithLabelValues(name, verdict)
+		}
+	}
+	for _, name := range s.Pollers {
+		for _, verdict := range polled {
+			s.deliveries.WithLabelValues(name, verdict)
+		}
+	}
+}
+
 // deliver is the way of a delivery: 202 when runs were made, 200 when not. The order matters: nothing is parsed that
 // was not authenticated, nothing is acknowledged that is not on disk.
 func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
@@ -87,7 +110,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	case s.reading <- struct{}{}:
 		defer func() { <-s.reading }()
 	default:
-		s.Log.Error("too many deliveries at once; the sender is told to come back", "source", name, "most", mostReading)
+		s.logUnavailable("too many deliveries at once", name, "most", mostReading)
 		s.unavailable(w, name, "too many deliveries are being received")
 		return
 	}
@@ -123,7 +146,7 @@ func (s *Server) deliver(w http.ResponseWriter, r *http.Request) {
 	d := trigger.Delivery{Source: name, ReceivedAt: began, Header: recorded(r.Header, src.Hidden()), Body: body}
 	out, verdict, err := s.accept(ctx, d, events)
 	if err != nil {
-		s.Log.Error("delivery not accepted: the store cannot write; the sender is told to come back", "source", name, "error", err)
+		s.logUnavailable("delivery not accepted: the store cannot write", name, "error", err)
 		s.unavailable(w, name, "the store cannot write now")
 		return
 	}
@@ -160,12 +183,12 @@ func (s *Server) accept(ctx context.Context, d trigger.Delivery, events []trigge
 // checked now. What exactly was wrong is for the log.
 func (s *Server) unauthorized(w http.ResponseWriter, r *http.Request, name string, err error) {
 	if !errors.Is(err, source.ErrUnauthorized) {
-		s.Log.Error("cannot check the credentials of a delivery; the sender is told to come back", "source", name, "error", err)
+		s.logUnavailable("cannot check the credentials of a delivery", name, "error", err)
 		s.unavailable(w, name, "the credentials of this source cannot be checked now")
 		return
 	}
 	s.deliveries.WithLabelValues(name, verdictUnauthorized).Inc()
-	s.Log.Warn("delivery refused", "source", name, "status", http.StatusUnauthorized, "reason", err, "from", sender(r, s.TrustedProxies))
+	s.logRefusal(r, name, http.StatusUnauthorized, err)
 	fail(w, http.StatusUnauthorized, "wrong or missing credentials for source "+name)
 }
 
@@ -199,11 +222,11 @@ func (s *Server) handshake(ctx context.Context, w http.ResponseWriter, src *sour
 	err := src.Confirm(ctx, req, h)
 	switch {
 	case errors.Is(err, source.ErrUnproven):
-		s.Log.Warn("endpoint not confirmed", "source", src.Name, "reason", err, "address", h.Confirm)
+		s.refusals.add(slog.LevelWarn, cause{"endpoint not confirmed", src.Name, http.StatusOK}, "reason", err, "address", h.Confirm)
 		s.deliveries.WithLabelValues(src.Name, verdictIgnored).Inc()
 		reply(w, http.StatusOK, deliveryReply{Events: []eventReply{}, Ignored: []ignoredReply{{Reason: err.Error()}}})
 	case err != nil:
-		s.Log.Error("endpoint not confirmed; the sender is told to come back", "source", src.Name, "error", err)
+		s.logUnavailable("endpoint not confirmed", src.Name, "error", err)
 		s.unavailable(w, src.Name, "the address that confirms the endpoint cannot be visited now")
 	default:
 		s.Log.Info("endpoint validated by its sender", "source", src.Name)
@@ -290,8 +313,17 @@ func answer(w http.ResponseWriter, h *source.Reply) {
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, source, verdict string, status int, why string) {
 	s.deliveries.WithLabelValues(source, verdict).Inc()
-	s.Log.Warn("delivery refused", "source", source, "status", status, "reason", why, "from", sender(r, s.TrustedProxies))
+	s.logRefusal(r, source, status, why)
 	fail(w, status, why)
+}
+
+func (s *Server) logRefusal(r *http.Request, source string, status int, why any) {
+	s.refusals.add(slog.LevelWarn, cause{"delivery refused", source, status}, "reason", why, "from", sender(r, s.TrustedProxies))
+}
+
+// logUnavailable is for what is no fault of the sender, who will send it again.
+func (s *Server) logUnavailable(what, source string, args ...any) {
+	s.refusals.add(slog.LevelError, cause{what + "; the sender is told to come back", source, http.StatusServiceUnavailable}, args...)
 }
 
 func (s *Server) unavailable(w http.ResponseWriter, source, why string) {

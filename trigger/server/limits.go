@@ -30,6 +30,13 @@ const (
 	// retryAfter is when that is, in seconds.
 	retryAfter = "5"
 
+	// refusedRate is how many lines a second the log has of what is refused for
+	// one cause, refusedBurst how many at once, sumEvery how often it says how
+	// many more there were.
+	refusedRate  = 1
+	refusedBurst = 20
+	sumEvery     = 10 * time.Second
+
 	// shutdownTimeout is how long requests in the middle may take when the
 	// program stops.
 	shutdownTimeout = 5 * time.Second

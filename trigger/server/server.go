@@ -66,6 +66,7 @@ type Config struct {
 // Settings are what of it a configuration says.
 type Settings struct {
 	Sources map[string]*source.Source
+	Pollers []string // the names of those that give what they find to Polled
 	// Match gives the runs of an event with everything rendered; when there
 	// are none, why.
 	Match func(e trigger.Event, now time.Time) ([]trigger.Run, string)
@@ -90,12 +91,13 @@ type Server struct {
 	reading    chan struct{} // deliveries that are being received
 	watching   chan struct{} // those who watch
 	changes    *changes
+	refusals   *refusals
 }
 
 // New makes a server and registers its metrics.
 func New(c Config) *Server {
 	s := &Server{
-		Config: c, reading: make(chan struct{}, mostReading), watching: make(chan struct{}, mostWatching), changes: &changes{store: c.Store},
+		Config: c, reading: make(chan struct{}, mostReading), watching: make(chan struct{}, mostWatching), changes: &changes{store: c.Store}, refusals: newRefusals(c.Log),
 		deliveries: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "dockbell_deliveries_total", Help: "Deliveries by source and verdict.",
 		}, []string{"source", "verdict"}),
@@ -116,6 +118,7 @@ func (s *Server) With(set Settings) *Server {
 	if other.MaxBody == 0 {
 		other.MaxBody = DefaultMaxBody
 	}
+	other.expect()
 	return &other
 }
 
@@ -190,7 +193,7 @@ func (s *Server) errors(router *mux.Router, methods ...string) {
 // the middle finish. Without a TLS configuration it speaks plain HTTP.
 func Serve(ctx context.Context, l net.Listener, h http.Handler, secure *tls.Config, log *slog.Logger) error {
 	srv := &http.Server{
-		Handler: h, TLSConfig: secure, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelInfo), MaxHeaderBytes: maxHeader,
+		Handler: h, TLSConfig: secure, ErrorLog: newRefusals(log).logger(), MaxHeaderBytes: maxHeader,
 		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout,
 		BaseContext: func(net.Listener) context.Context {
 			return context.WithValue(context.WithoutCancel(ctx), stopping{}, ctx.Done())

@@ -7,7 +7,6 @@ import (
 	"hash/fnv"
 	"log/slog"
 	"os"
-	"regexp"
 	"strings"
 	"time"
 	_ "time/tzdata" // for machines and containers that have no time zones
@@ -73,8 +72,8 @@ type Poller struct {
 	jitter    time.Duration
 	patterns  []string
 	fromRules bool
-	tags      *regexp.Regexp // nil: all
-	exclude   []*regexp.Regexp
+	tags      *trigger.TagPattern // nil: all
+	exclude   []*trigger.TagPattern
 	fire      bool // what the first pass finds is new
 }
 
@@ -160,13 +159,13 @@ func LoadPoller(name string, n strictyaml.Node, aliases trigger.Aliases) *Poller
 		}
 		p.patterns = append(p.patterns, canonical)
 	}
-	compile := func(at strictyaml.Node, expr string) *regexp.Regexp {
-		if _, err := regexp.Compile(expr); err != nil {
+	compile := func(at strictyaml.Node, expr string) *trigger.TagPattern {
+		pattern, err := trigger.CompileTag(expr)
+		if err != nil {
 			at.Faultf("%q: %v", expr, err)
 			ok = false
-			return nil
 		}
-		return regexp.MustCompile("^(?:" + expr + ")$")
+		return pattern
 	}
 	if s.Tags != "" {
 		p.tags = compile(n.Key("tags"), s.Tags)

@@ -94,6 +94,19 @@ func TestLoadPollerRepositories(t *testing.T) {
 	}
 }
 
+// Expressions match tags as a whole, however they end.
+func TestLoadPollerTags(t *testing.T) {
+	p, err := loadPoller(t, "schedule: '@daily'\nrepositories: r.example/a\ntags: 'a|ab|\\Q1.0'\nexclude: {tag: ['\\Qab']}", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tag, want := range map[string]bool{"a": true, "ab": false, "abc": false, "1.0": true, "1x0": false, "1.0.1": false} {
+		if p.selects(tag) != want {
+			t.Errorf("%s: %t", tag, !want)
+		}
+	}
+}
+
 // passTimes are when a poller makes its passes, each of which takes so long.
 func passTimes(t *testing.T, config string, start string, n int, takes time.Duration) []string {
 	t.Helper()

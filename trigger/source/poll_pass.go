@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -277,7 +276,7 @@ func (p *polling) one(ctx context.Context, r repository, w *watch) error {
 
 func (p *Poller) selects(tag string) bool {
 	return (p.tags == nil || p.tags.MatchString(tag)) && attachedByTag(tag) == "" &&
-		!slices.ContainsFunc(p.exclude, func(re *regexp.Regexp) bool { return re.MatchString(tag) })
+		!slices.ContainsFunc(p.exclude, func(tags *trigger.TagPattern) bool { return tags.MatchString(tag) })
 }
 
 // accept makes the events count, and only then remembers what was seen: who

@@ -9,6 +9,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/dockbell/dockbell/trigger"
+	"github.com/dockbell/dockbell/trigger/fieldpath"
 )
 
 // Image is what a file is to say.
@@ -59,7 +60,7 @@ func Kustomize(name string) Place {
 
 // Helm is an image in Helm values: a whole reference, or a mapping with
 // repository, tag, and where the chart has them registry and digest.
-func Helm(path Path) Place {
+func Helm(path fieldpath.Path) Place {
 	return func(f *File, image Image) ([]Edit, error) {
 		n, err := f.find(path)
 		if err != nil {
@@ -84,7 +85,7 @@ const (
 )
 
 // Field is one field that holds a part of an image.
-func Field(path Path, part string) Place {
+func Field(path fieldpath.Path, part string) Place {
 	return func(f *File, image Image) ([]Edit, error) {
 		n, err := f.find(path)
 		if err != nil {
@@ -97,7 +98,7 @@ func Field(path Path, part string) Place {
 }
 
 // Text is one field that holds a text.
-func Text(path Path, text string) Place {
+func Text(path fieldpath.Path, text string) Place {
 	return func(f *File, _ Image) ([]Edit, error) {
 		n, err := f.find(path)
 		if err != nil {
@@ -167,9 +168,9 @@ func marks(comment, policy string) (part string, ok bool) {
 }
 
 // find gives the one value that a path leads to in the documents of a file.
-func (f *File) find(path Path) (found *yaml.Node, err error) {
+func (f *File) find(path fieldpath.Path) (found *yaml.Node, err error) {
 	for _, doc := range f.docs {
-		n, err := path.find(doc)
+		n, err := walk(doc, path)
 		if err != nil {
 			return nil, err
 		}
