@@ -53,7 +53,7 @@ type Kind struct {
 	// nothing, only the newest matters, and an older one must not follow a
 	// newer. Their lane is the target and its mode is Latest. The others are
 	// calls: each happens, in order, on a lane of the rule's action, and is
-	// not repeated when it is not known whether it happened.
+	// not repeated when it is not known whether it happened, messages apart.
 	Declarative bool
 
 	// Fixed are the keys of the specification in which there are no templates,
@@ -65,7 +65,8 @@ type Kind struct {
 
 	// Message are the parameters that make the message of a kind which writes
 	// to people, as templates over an outcome: a notification has them where it
-	// gives none of its own. Nil for kinds that call machines.
+	// gives none of its own. Nil for kinds that call machines. A message that
+	// was cut off is sent again: twice does less harm than never.
 	Message map[string]string
 }
 

@@ -98,7 +98,7 @@ func (q *Queue) Run(ctx context.Context, grace time.Duration) error {
 }
 
 func (q *Queue) recover(ctx context.Context) error {
-	runs, err := q.store.Recover(ctx, q.now(), func(kind string) bool { return q.kinds[kind].Declarative })
+	runs, err := q.store.Recover(ctx, q.now(), func(kind string) bool { return q.kinds[kind].Declarative || q.kinds[kind].Message != nil })
 	for _, r := range runs {
 		q.logger(r).Warn("run was cut off when the dockbell that ran it stopped", "state", r.State, "reason", r.Reason)
 		q.metrics.led(r, r.State)
