@@ -101,7 +101,7 @@ const (
 		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
 			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
 			FROM runs r JOIN events e ON e.id = r.event_id
-			WHERE r.lane = l.lane AND r.state NOT IN ` + notStanding + ` ORDER BY r.id DESC LIMIT 1
+			WHERE r.lane = l.lane AND ` + isStanding + ` ORDER BY r.id DESC LIMIT 1
 		) s ON TRUE`
 	askTags = `SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
 		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`

@@ -45,7 +45,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		}
 		if takesTurns(r) {
 			var newer int64
-			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND state NOT IN " + notStanding + " ORDER BY id DESC LIMIT 1"
+			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND " + isStanding + " ORDER BY id DESC LIMIT 1"
 			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
 				return err
 			} else if taken && (r.Mode == trigger.Latest || r.Ordered) {

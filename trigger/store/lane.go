@@ -18,7 +18,7 @@ type standing struct {
 
 // standing gives the newest standing run of a lane.
 func (w *writer) standing(lane string) (*standing, error) {
-	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE r.lane = ? AND r.state NOT IN "+notStanding+" ORDER BY r.id DESC LIMIT 1", lane)
+	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE r.lane = ? AND "+isStanding+" ORDER BY r.id DESC LIMIT 1", lane)
 }
 
 // longAgo is after how many runs of whatever lane it is not looked any further
@@ -32,7 +32,7 @@ const longAgo = 20_000
 func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
 	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = r.event_id
 		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
-		AND (r.lane = ?) IS TRUE AND (r.state NOT IN `+notStanding+`) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+		AND (r.lane = ?) IS TRUE AND (`+isStanding+`) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
 		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
 }
 

@@ -94,8 +94,8 @@ func (w *writer) seeEnd(lane string, state trigger.State) {
 	}
 }
 
-// notStanding is the condition of the index runs_lane.
-const notStanding = "('failed', 'skipped', 'superseded', 'rejected', 'expired', 'rolled-back')"
+// isStanding is the condition of the index runs_lane.
+const isStanding = "state <> 'failed' AND state <> 'skipped' AND state <> 'superseded' AND state <> 'rejected' AND state <> 'expired' AND state <> 'rolled-back'"
 
 // stands reports whether a run in that state says what its lane holds, or is
 // about to.

@@ -19,7 +19,7 @@ func (d dialect) version() int {
 	if d.numbered {
 		return 2
 	}
-	return 4
+	return 5
 }
 
 // migrate takes a database to the schema of today, step by step. One that a
