@@ -100,8 +100,8 @@ const (
 			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
 		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
 			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
-			FROM runs r JOIN events e ON e.id = r.event_id
-			WHERE r.lane = l.lane AND ` + isStanding + ` ORDER BY r.id DESC LIMIT 1
+			FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id
+			WHERE o.lane = l.lane AND o.stands ORDER BY o.run_id DESC LIMIT 1
 		) s ON TRUE`
 	askTags = `SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
 		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`
@@ -288,10 +288,17 @@ func (w *writer) queueEnds(b *pgx.Batch) {
 		return
 	}
 	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
+	var fallen []int64
 	for i, e := range w.ended {
 		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
+		if !stands(e.state) {
+			fallen = append(fallen, e.id)
+		}
 	}
 	b.Queue(endRuns, ids, states, reasons, at)
+	if fallen != nil {
+		b.Queue("UPDATE origins SET stands = FALSE WHERE run_id = ANY ($1)", fallen)
+	}
 	w.ended = nil
 }
 

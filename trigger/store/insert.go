@@ -26,7 +26,7 @@ var (
 		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at", "owner",
 		"live_lane", "due_at", "begun", "parent", "step", "pending",
 	}
-	originColumns  = []string{"run_id", "event_id", "repository", "dedupe"}
+	originColumns  = []string{"run_id", "event_id", "repository", "dedupe", "lane", "stands"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
 )
 
@@ -66,7 +66,7 @@ func insertColumns(table string, columns []string) string {
 
 // What the columns hold; the others hold whole numbers.
 var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending"}
+	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "stands"}
 	binary = []string{"body", "log", "dedupe"}
 	texts  = []string{
 		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
@@ -172,7 +172,7 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 			return 0, err
 		}
 	}
-	origin := []any{id, r.EventID, r.Event.Repository, dedupe}
+	origin := []any{id, r.EventID, r.Event.Repository, dedupe, r.Lane, stands(r.State)}
 	if _, ok := w.keep(&w.origins, "", origin); !ok {
 		if err := w.exec(insertOrigin, origin...); err != nil {
 			return 0, err

@@ -45,7 +45,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		}
 		if takesTurns(r) {
 			var newer int64
-			const placed = "SELECT id FROM runs WHERE lane = ? AND id > ? AND " + isStanding + " ORDER BY id DESC LIMIT 1"
+			const placed = "SELECT run_id FROM origins WHERE lane = ? AND run_id > ? AND stands ORDER BY run_id DESC LIMIT 1"
 			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
 				return err
 			} else if taken && (r.Mode == trigger.Latest || r.Ordered) {
@@ -68,6 +68,9 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, begun = '', live_lane = ?, due_at = ? WHERE id = ?",
 			why, attempts, nanos(now), lane, due, id)
 		if err != nil {
+			return err
+		}
+		if err := w.setStands(true, id); err != nil {
 			return err
 		}
 		if err := w.note(id, now, why); err != nil || r.When == trigger.NoStep {

@@ -18,7 +18,7 @@ type standing struct {
 
 // standing gives the newest standing run of a lane.
 func (w *writer) standing(lane string) (*standing, error) {
-	return w.stand("SELECT "+standingFields+" FROM runs r JOIN events e ON e.id = r.event_id WHERE r.lane = ? AND "+isStanding+" ORDER BY r.id DESC LIMIT 1", lane)
+	return w.stand("SELECT "+standingFields+" FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id WHERE o.lane = ? AND o.stands ORDER BY o.run_id DESC LIMIT 1", lane)
 }
 
 // longAgo is after how many runs of whatever lane it is not looked any further
@@ -30,9 +30,9 @@ const longAgo = 20_000
 // count where they are known by it. Lanes of several repositories may be long,
 // so it is looked for among the runs of this one.
 func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
-	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = r.event_id
+	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id
 		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
-		AND (r.lane = ?) IS TRUE AND (`+isStanding+`) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+		AND (o.lane = ?) IS TRUE AND (o.stands) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
 		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
 }
 
@@ -84,6 +84,13 @@ func (w *writer) supersede(by trigger.Run) error {
 	if err != nil {
 		return err
 	}
+	ids := make([]int64, len(all))
+	for i, r := range all {
+		ids[i] = r.ID
+	}
+	if err := w.setStands(false, ids...); err != nil {
+		return err
+	}
 	for _, r := range all {
 		if err := w.notice(r, string(trigger.Superseded), why); err != nil {
 			return err
@@ -95,6 +102,14 @@ func (w *writer) supersede(by trigger.Run) error {
 		}
 	}
 	return w.reseat(by.Lane)
+}
+
+// setStands says whether runs stand in their lanes.
+func (w *writer) setStands(yes bool, runs ...int64) error {
+	if len(runs) == 0 {
+		return nil
+	}
+	return w.exec("UPDATE origins SET stands = ? WHERE "+w.among("run_id"), yes, w.list(runs))
 }
 
 func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }

@@ -66,6 +66,8 @@ var checks = []string{
 	"SELECT 'run ' || id || ' waits and takes no turn, and is not due' FROM runs WHERE state = 'waiting' AND live_lane IS NULL AND due_at IS NULL AND NOT after AND NOT pending AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = runs.lane)",
 	`SELECT 'run ' || r.id || ' waits for steps that have ended' FROM runs r WHERE r.state = 'waiting' AND r.pending AND NOT EXISTS (
 		SELECT 1 FROM origins o JOIN runs b ON b.id = o.run_id WHERE o.event_id = r.event_id AND b.rule = r.rule AND b.step <> '' AND b.idx < r.idx AND b.state IN ('waiting', 'running'))`,
+	`SELECT 'run ' || r.id || ' is ' || r.state || ', which its lane does not know' FROM runs r JOIN origins o ON o.run_id = r.id
+		WHERE o.lane <> r.lane OR o.stands = (r.state IN ` + notStanding + `)`,
 	"SELECT 'run ' || id || ' is ' || state || ' and due' FROM runs WHERE state <> 'waiting' AND due_at IS NOT NULL",
 }
 

@@ -94,11 +94,11 @@ func (w *writer) seeEnd(lane string, state trigger.State) {
 	}
 }
 
-// isStanding is the condition of the index runs_lane.
-const isStanding = "state <> 'failed' AND state <> 'skipped' AND state <> 'superseded' AND state <> 'rejected' AND state <> 'expired' AND state <> 'rolled-back'"
+// notStanding are the states of runs of which stands is false.
+const notStanding = "('failed', 'skipped', 'superseded', 'rejected', 'expired', 'rolled-back')"
 
 // stands reports whether a run in that state says what its lane holds, or is
-// about to.
+// about to. The column of that name in origins says so of each run.
 func stands(s trigger.State) bool {
 	switch s {
 	case trigger.Failed, trigger.Skipped, trigger.Superseded, trigger.Rejected, trigger.Expired, trigger.RolledBack:

@@ -100,7 +100,7 @@ func TestPlansOfPostgres(t *testing.T) {
 	}
 	for query, index := range map[string]string{
 		askKeys:  "origins_dedupe",
-		askLanes: "runs_lane",
+		askLanes: "origins_lane",
 		askTags:  "events_observed",
 		"SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1":     "runs_due",
 		"SELECT id FROM runs WHERE due_at <= 1 ORDER BY due_at, id LIMIT 64":               "runs_due",
@@ -178,7 +178,7 @@ func TestRefusedByPostgres(t *testing.T) {
 	}
 	u.User, u.Host = url.UserPassword("dockbell", "geheim"), "127.0.0.1:1"
 	for location, want := range map[string]string{
-		location:                                "it has schema version 9 and this dockbell knows up to 2; run the newer dockbell",
+		location:                                "it has schema version 9 and this dockbell knows up to 3; run the newer dockbell",
 		foreign:                                 "it is a database of another program",
 		u.String():                              "PostgreSQL does not answer",
 		"postgres://dockbell:geheim@db:port/db": "the URL cannot be read",

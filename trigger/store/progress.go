@@ -290,7 +290,11 @@ func (w *writer) writeEnd(e ending) error {
 		w.pending = true
 		return nil
 	}
-	return w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", string(e.state), e.reason, e.at, e.id)
+	err := w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", string(e.state), e.reason, e.at, e.id)
+	if err == nil && !stands(e.state) {
+		err = w.setStands(false, e.id)
+	}
+	return err
 }
 
 // record keeps a try, or takes back that there was one.

@@ -75,7 +75,7 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 		var ids []int64
 		err := w.rows(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
 			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
-			AND id < (SELECT max(id) FROM runs) AND (NOT (`+isStanding+`) OR `+outdated+`)
+			AND id < (SELECT max(id) FROM runs) AND (state IN `+notStanding+` OR `+outdated+`)
 			RETURNING id`, []any{after, last, nanos(good), nanos(bad)}, func(rows rowScanner) error {
 			var id int64
 			err := rows.Scan(&id)
@@ -96,8 +96,8 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 
 // outdated is a condition that a newer run of the same repository has finished
 // and stands in the lane.
-const outdated = `EXISTS (SELECT 1 FROM runs s JOIN events se ON se.id = s.event_id JOIN events e ON e.id = runs.event_id
-	WHERE s.lane = runs.lane AND s.id > runs.id AND s.finished_at > 0 AND ` + isStanding + `
+const outdated = `EXISTS (SELECT 1 FROM origins o JOIN runs s ON s.id = o.run_id JOIN events se ON se.id = o.event_id JOIN events e ON e.id = runs.event_id
+	WHERE o.lane = runs.lane AND o.run_id > runs.id AND o.stands AND s.finished_at > 0
 	AND se.registry = e.registry AND se.repository = e.repository)`
 
 func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {

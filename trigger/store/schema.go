@@ -17,7 +17,7 @@ var schemas embed.FS
 // version is the number of the last step.
 func (d dialect) version() int {
 	if d.numbered {
-		return 2
+		return 3
 	}
 	return 5
 }
