@@ -11,6 +11,8 @@ type memory struct {
 	holds    []trigger.Hold // that are not released
 	held     bool           // holds is known
 	observes *bool          // there are events that pollers found; nil when not known
+
+	running map[int64]progress // the runs that were claimed and have not been written since
 }
 
 // laneView is what a new run needs to know of its lane.
@@ -63,6 +65,16 @@ func (w *writer) busy(lane string) (bool, error) {
 		v.busy = &busy
 	}
 	return *v.busy, nil
+}
+
+// seeClaimed keeps in mind how far the runs are that were claimed.
+func (w *writer) seeClaimed(runs []trigger.Run) {
+	if w.running == nil {
+		w.running = map[int64]progress{}
+	}
+	for _, r := range runs {
+		w.running[r.ID] = progress{trigger.Running, nanos(r.StartedAt), w.me}
+	}
 }
 
 // seeNew makes the memory of a lane follow a new run in it.

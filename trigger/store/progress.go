@@ -47,6 +47,7 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 		}
 	}
 	w.claimed = append(w.claimed, runs...)
+	w.seeClaimed(runs)
 	return runs, next, nil
 }
 
@@ -133,6 +134,9 @@ func (w *writer) progressOf(id int64) (p progress, err error) {
 	if p, asked := w.runs[id]; asked {
 		return p, nil
 	}
+	if p, known := w.running[id]; known {
+		return p, nil
+	}
 	ok, err := w.row("SELECT state, started_at, owner FROM runs WHERE id = ?", []any{id}, &p.state, &p.started, &p.owner)
 	if err == nil && !ok {
 		err = fmt.Errorf("there is no run %d", id)
@@ -142,6 +146,7 @@ func (w *writer) progressOf(id int64) (p progress, err error) {
 
 // setProgress makes what was asked follow what is written.
 func (w *writer) setProgress(id int64, state trigger.State) {
+	delete(w.running, id)
 	if p, asked := w.runs[id]; asked {
 		p.state = state
 		w.runs[id] = p
