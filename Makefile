@@ -44,7 +44,7 @@ SOAK ?= Killed|UnderLoad|Disk|ReadOnly|Damaged|Clock|Wait|Database|Replica
 soak: parts ## the tests of faults at full length: kills, full disks, lost databases, 100,000 runs that wait
 	cd test && DOCKBELL_SOAK=1 go test -count=1 -timeout 2h -v -run '$(SOAK)' ./e2e
 
-bench: parts ## measure beside what dockbell cannot be faster than
+bench: ## measure beside what dockbell cannot be faster than
 	cd test && go run ./cmd/bench
 	go test -run '^$$' -bench 'Match|Parse' -benchmem ./rules ./trigger/source
 

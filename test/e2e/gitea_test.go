@@ -199,7 +199,7 @@ func TestGiteaRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, tt := range map[string]struct{ keys, want string }{
-		"protected branch":  {"auth: {token: {env: TOKEN}}", "may the key or token push to this branch, or is it protected? It says: error: error: Not allowed to push to protected branch main"},
+		"protected branch":  {"auth: {token: {env: TOKEN}}", "may the key or token push to this branch, or is it protected? It says: Not allowed to push to protected branch main"},
 		"token that reads":  {"auth: {token: {env: READER}}, pushTo: reads", "it needs the right to write to the repository"},
 		"of a stranger":     {"auth: {token: {env: STRANGER}}, pushTo: strange", "there is no such repository, or the token may not see it"},
 		"no such token":     {"auth: {token: {env: HOME}}", "it answers 401 Unauthorized: the token is wrong or missing"},

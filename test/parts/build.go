@@ -30,6 +30,9 @@ const (
 	giteaVersion      = "v1.26.0"
 )
 
+// ForCluster are the names of the programs that StartCluster starts.
+var ForCluster = []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok"}
+
 // Bin is a folder with the built programs.
 type Bin string
 
@@ -170,6 +173,9 @@ func (p program) build(ctx context.Context, into string) error {
 	}
 	cgo := "CGO_ENABLED=0"
 	if p.cgo {
+		if _, err := exec.LookPath("gcc"); err != nil {
+			return fmt.Errorf("building %s: there is no C compiler on this machine: apt-get install gcc libc6-dev", p.name)
+		}
 		cgo = "CGO_ENABLED=1"
 	}
 	cmd.Env = append(os.Environ(), "GOBIN="+temp, "GOFLAGS=-buildvcs=false", "GOWORK=off", cgo)

@@ -37,7 +37,7 @@ const (
 func (b *bench) deploys(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx) // ends the watch before the server that it asks
 	defer cancel()
-	bin, err := parts.Build(ctx, os.Stderr)
+	bin, err := parts.Build(ctx, os.Stderr, parts.ForCluster...)
 	if err != nil {
 		return err
 	}

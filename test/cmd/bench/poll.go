@@ -32,7 +32,7 @@ const emptyIndex = `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.in
 // no changes, beside go-containerregistry listing and looking up the same tags
 // and remembering nothing.
 func (b *bench) polls(ctx context.Context) error {
-	bin, err := parts.Build(ctx, os.Stderr)
+	bin, err := parts.Build(ctx, os.Stderr, "registry")
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func run(ctx context.Context, args []string) error {
 }
 
 func up(ctx context.Context) error {
-	bin, err := parts.Build(ctx, os.Stderr)
+	bin, err := parts.Build(ctx, os.Stderr, append(parts.ForCluster, "registry")...)
 	if err != nil {
 		return err
 	}

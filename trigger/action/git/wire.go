@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/go-git/go-git/v5/plumbing"
@@ -187,6 +188,7 @@ func (t *limitedText) Write(p []byte) (int, error) {
 // excerpt is that on one line.
 func (t *limitedText) excerpt() string {
 	words := strings.FieldsFunc(strings.ToValidUTF8(string(t.text), "�"), func(r rune) bool { return r <= ' ' || r == 0x7f })
+	words = slices.DeleteFunc(words, func(word string) bool { return word == "error:" }) // some servers begin each line with it
 	s := strings.Join(words, " ")
 	if len(s) > excerptLimit {
 		s = strings.ToValidUTF8(s[:excerptLimit], "") + "…"
