@@ -44,8 +44,9 @@ func BenchmarkAccept(b *testing.B) {
 func BenchmarkAcceptBehindFailures(b *testing.B) {
 	s := openAt(b, filepath.Join(b.TempDir(), "db"))
 	defer s.Close()
-	exec(b, s, `WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000)
-		INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL FROM n`)
+	const numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
+	exec(b, s, numbers+"INSERT INTO origins SELECT i, 1, 'shop/web', NULL, 'lane' || (i % 10), 0 FROM n")
+	exec(b, s, numbers+`INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL FROM n`)
 	var n atomic.Int64
 	drive(b, 1, b.N, func() { accept1(b, s, n.Add(1)%10) })
 }
@@ -258,7 +259,7 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 	insert("events", eventColumnNames, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || i % 1000, 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
 	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
 		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+live+", "+due+", '', 0, '', FALSE")
-	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random)
+	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random+", 'lane' || "+lane+", "+state+" <> 'failed'")
 	if !waiting {
 		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
 	}
