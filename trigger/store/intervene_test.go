@@ -147,3 +147,22 @@ func testRetryOfWhatWasReplaced(t *testing.T, b *bench) {
 	i.end(trigger.Succeeded)
 	i.refused(i.s.Retry(t.Context(), id, "", i.b.now), "run 2 has taken its place")
 }
+
+// One that is tried again goes behind the head of its lane, and what comes
+// later does not change that.
+func TestRetryBehindHead(t *testing.T) { onEach(t, testRetryBehindHead) }
+
+func testRetryBehindHead(t *testing.T, b *bench) {
+	i := interventions{t, b, b.Store}
+	first, second := i.add("a", "v1", trigger.Queue), i.add("a", "v2", trigger.Queue)
+	i.end(trigger.Failed)
+	if err := i.s.Retry(t.Context(), first, "ann", b.now); err != nil {
+		t.Fatal(err)
+	}
+	third := i.add("a", "v3", trigger.Latest)
+	for _, want := range []int64{second, first, third} {
+		if ids := i.end(trigger.Succeeded); len(ids) != 1 || ids[0] != want {
+			t.Errorf("claimed %v, want %d", ids, want)
+		}
+	}
+}

@@ -139,10 +139,10 @@ func (w *writer) promote(lane string) error {
 		AND NOT EXISTS (SELECT 1 FROM runs WHERE live_lane = ?1 AND state = 'running')`, lane)
 }
 
-// reseat is promote where another run than the oldest may be the head: one that
-// is tried again by hand goes behind what is under way, and before what waits.
+// reseat is promote where the lane may have a head still. That stays: one that
+// is tried again by hand goes behind it, and before what waits.
 func (w *writer) reseat(lane string) error {
-	if err := w.exec("UPDATE runs SET due_at = NULL WHERE live_lane = ? AND due_at IS NOT NULL", lane); err != nil {
+	if headed, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? AND due_at IS NOT NULL LIMIT 1", []any{lane}, new(int)); err != nil || headed {
 		return err
 	}
 	return w.promote(lane)

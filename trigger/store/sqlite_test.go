@@ -75,7 +75,7 @@ func TestPlans(t *testing.T) {
 		{"WHERE o.lane = ? AND o.stands", "SEARCH o USING INDEX origins_lane (lane=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"UPDATE origins SET stands = ?", "SEARCH origins USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SCAN json_each VIRTUAL TABLE INDEX 1:"},
 		{"(SELECT id FROM runs WHERE live_lane", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_live (live_lane=?) | SCALAR SUBQUERY | SEARCH runs USING COVERING INDEX runs_one (live_lane=?)"},
-		{"UPDATE runs SET due_at = NULL WHERE live_lane", "SEARCH runs USING INDEX runs_live (live_lane=?)"},
+		{"AND due_at IS NOT NULL LIMIT 1", "SEARCH runs USING INDEX runs_live (live_lane=?)"},
 		{"SELECT 1 FROM runs WHERE live_lane", "SEARCH runs USING COVERING INDEX runs_live (live_lane=?)"},
 		{"SET state = 'superseded'", "SEARCH runs USING INDEX runs_live (live_lane=? AND id<?)"},
 		{"SELECT id FROM runs WHERE live_lane = ? AND id > ?", "SEARCH runs USING INDEX runs_live (live_lane=? AND id>?)"},
