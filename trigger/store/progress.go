@@ -62,13 +62,7 @@ const (
 
 // takeDue marks what is due as running, and tells when something else will be.
 func (w *writer) takeDue(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	var ids []int64
-	err = w.rows("UPDATE runs "+markRunning+" WHERE id IN "+areDue+" RETURNING id", []any{now.UnixNano(), n, w.me}, func(rows rowScanner) error {
-		var id int64
-		err := rows.Scan(&id)
-		ids = append(ids, id)
-		return err
-	})
+	ids, err := w.idsOf("UPDATE runs "+markRunning+" WHERE id IN "+areDue+" RETURNING id", now.UnixNano(), n, w.me)
 	if err == nil && len(ids) > 0 {
 		runs, err = w.load(ids, "")
 	}

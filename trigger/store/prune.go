@@ -72,16 +72,10 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) error {
-		var ids []int64
-		err := w.rows(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
+		ids, err := w.idsOf(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
 			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
 			AND id < (SELECT max(id) FROM runs) AND (state IN `+notStanding+` OR `+outdated+`)
-			RETURNING id`, []any{after, last, nanos(good), nanos(bad)}, func(rows rowScanner) error {
-			var id int64
-			err := rows.Scan(&id)
-			ids = append(ids, id)
-			return err
-		})
+			RETURNING id`, after, last, nanos(good), nanos(bad))
 		for _, table := range []string{"origins", "attempts", "notes", "votes", "notices"} {
 			if err == nil && len(ids) > 0 {
 				err = w.exec("DELETE FROM "+table+" WHERE "+w.among("run_id"), w.list(ids))

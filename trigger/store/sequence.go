@@ -194,15 +194,9 @@ func later(a, b time.Time) time.Time {
 
 // rewind lets the steps after one that is tried again wait for it once more.
 func (w *writer) rewind(r trigger.Run) error {
-	var ids []int64
-	err := w.rows(`UPDATE runs SET state = 'waiting', pending = TRUE, finished_at = 0, reason = ?
+	ids, err := w.idsOf(`UPDATE runs SET state = 'waiting', pending = TRUE, finished_at = 0, reason = ?
 		WHERE id IN (SELECT run_id FROM origins WHERE event_id = ?) AND rule = ? AND step <> '' AND idx > ? AND state = 'skipped' AND attempt = 0 AND pending RETURNING id`,
-		[]any{stepWaits, r.EventID, r.Rule, r.Index}, func(rows rowScanner) error {
-			var id int64
-			err := rows.Scan(&id)
-			ids = append(ids, id)
-			return err
-		})
+		stepWaits, r.EventID, r.Rule, r.Index)
 	if err != nil {
 		return err
 	}

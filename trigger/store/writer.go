@@ -286,6 +286,17 @@ func (w *writer) rows(query string, args []any, scan func(rowScanner) error) err
 	return each(s.QueryContext(w.ctx, w.values(args)...))(scan)
 }
 
+// idsOf gives the ids that a statement returns.
+func (w *writer) idsOf(query string, args ...any) (ids []int64, err error) {
+	err = w.rows(query, args, func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	return ids, err
+}
+
 // each runs through a query's rows and closes it.
 func each(rows *sql.Rows, err error) func(scan func(rowScanner) error) error {
 	return func(scan func(rowScanner) error) error {
