@@ -1,6 +1,5 @@
-# What a developer runs. `make run` and `make test` are all that a fresh
-# machine with Go needs; what else is missing is built or installed by them, or
-# they say which package of Debian has it.
+# What a developer runs. Go is all that `make run` needs; README says what `make
+# test` wants beside it. What those packages do not have it builds.
 
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.0
 KO := github.com/google/ko@v0.19.1
