@@ -336,11 +336,12 @@ func (w *writer) ripen(r *trigger.Run) error {
 // event, once those have ended.
 func (w *writer) startFollowers(event int64) error {
 	w.due = true
-	return w.exec(`UPDATE runs SET due_at = not_before
-		WHERE id IN (SELECT run_id FROM origins WHERE event_id = ?1) AND after AND `+waits+`
-		AND NOT EXISTS (SELECT 1 FROM origins o JOIN runs r ON r.id = o.run_id
-			WHERE o.event_id = ?1 AND NOT r.after AND r.tells = 0 AND (r.state IN ('waiting', 'running')) IS TRUE)`, event)
+	return w.exec("UPDATE waiting SET head = TRUE WHERE run_id IN (SELECT r.id"+ofEvent+` AND r.after)
+		AND NOT EXISTS (SELECT 1`+ofEvent+" AND NOT r.after AND r.tells = 0 AND r.state IN ('waiting', 'running'))", event)
 }
+
+// ofEvent are the runs of an event.
+const ofEvent = " FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.event_id = ?1"
 
 // nanos is how a time is stored: the range is that of 64 bits, 1678 to 2261.
 func nanos(t time.Time) int64 {

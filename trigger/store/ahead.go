@@ -39,10 +39,10 @@ type ahead struct {
 
 	looked map[repoTag]bool // a poller has found this tag
 
-	deliveries, events, added, origins, tries [][]any
-	ended                                     []ending
-	promoted                                  []string
-	pending                                   bool // something is kept back
+	deliveries, events, added, origins, waits, tries [][]any
+	ended                                            []ending
+	promoted                                         []string
+	pending                                          bool // something is kept back
 }
 
 // duplicate is the run that an event made before; id 0 when there is none.
@@ -61,6 +61,7 @@ type progress struct {
 // ending is the end of a run.
 type ending struct {
 	id     int64
+	from   trigger.State // waiting or running
 	state  trigger.State
 	reason string
 	at     int64
@@ -95,13 +96,13 @@ func inOrder(ops []*op) (all question) {
 // The questions of many operations, asked at once.
 const (
 	askKeys  = "SELECT o.dedupe, r.id, r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.dedupe = ANY ($1)"
-	askTries = "SELECT id, state, started_at, owner FROM runs WHERE id = ANY ($1)"
-	askLanes = `SELECT l.lane, coalesce((SELECT TRUE FROM runs WHERE live_lane = l.lane LIMIT 1), FALSE),
+	askTries = "SELECT r.id, r.state, r.started_at, coalesce(x.owner, 0) FROM runs r LEFT JOIN running x ON x.run_id = r.id WHERE r.id = ANY ($1)"
+	askLanes = `SELECT l.lane, coalesce((SELECT TRUE FROM waiting WHERE lane = l.lane LIMIT 1), (SELECT TRUE FROM running WHERE lane = l.lane), FALSE),
 			s.id, s.rule, s.idx, s.registry, s.repository, s.tag, s.digest, s.occurred_at, s.received_at
 		FROM unnest($1::text[]) AS l (lane) LEFT JOIN LATERAL (
 			SELECT r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at
 			FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id
-			WHERE o.lane = l.lane AND o.stands ORDER BY o.run_id DESC LIMIT 1
+			WHERE o.lane = l.lane AND ` + areStanding + ` ORDER BY o.run_id DESC LIMIT 1
 		) s ON TRUE`
 	askTags = `SELECT t.repository, t.tag FROM unnest($1::text[], $2::text[]) AS t (repository, tag)
 		WHERE EXISTS (SELECT 1 FROM events e WHERE e.repository = t.repository AND e.tag = t.tag AND e.observed)`
@@ -240,6 +241,7 @@ func (w *writer) queueKept(b *pgx.Batch) {
 		{insertEvents, insertEvent, &w.events},
 		{insertRuns, insertRun, &w.added},
 		{insertOrigins, insertOrigin, &w.origins},
+		{insertAllWaiting, insertWaiting, &w.waits},
 	} {
 		w.queueRows(b, t.many, t.one, t.rows)
 	}
@@ -251,9 +253,9 @@ func (w *writer) queueKept(b *pgx.Batch) {
 	}
 }
 
-const promoteHeads = "UPDATE runs SET due_at = " + dueAt + ` FROM (
-		SELECT lane, (SELECT id FROM runs WHERE live_lane = l.lane ORDER BY live_lane, id LIMIT 1) AS head FROM unnest($1::text[]) AS l (lane)
-	) AS h WHERE id = h.head AND ` + waits + " AND NOT EXISTS (SELECT 1 FROM runs x WHERE x.live_lane = h.lane AND x.state = 'running')"
+const promoteHeads = `UPDATE waiting SET head = TRUE FROM (
+		SELECT lane, (SELECT run_id FROM waiting WHERE lane = l.lane ORDER BY lane, run_id LIMIT 1) AS id FROM unnest($1::text[]) AS l (lane)
+	) AS first WHERE run_id = first.id AND NOT EXISTS (SELECT 1 FROM running WHERE running.lane = first.lane)`
 
 // fewRows is up to how many rows cost less one by one.
 const fewRows = 4
@@ -279,7 +281,7 @@ func (w *writer) queueRows(b *pgx.Batch, many, one string, rows *[][]any) {
 	*rows = nil
 }
 
-const endRuns = `UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at, live_lane = NULL, due_at = NULL
+const endRuns = `UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at
 	FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS u (id, state, reason, at) WHERE runs.id = u.id`
 
 func (w *writer) queueEnds(b *pgx.Batch) {
@@ -288,16 +290,22 @@ func (w *writer) queueEnds(b *pgx.Batch) {
 		return
 	}
 	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
-	var fallen []int64
+	from, outcomes := map[trigger.State][]int64{}, map[string][]int64{}
 	for i, e := range w.ended {
 		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
-		if !stands(e.state) {
-			fallen = append(fallen, e.id)
+		from[e.from] = append(from[e.from], e.id)
+		if o := outcome(e.state); o != "" {
+			outcomes[o] = append(outcomes[o], e.id)
+		}
+	}
+	for state, table := range map[trigger.State]string{trigger.Waiting: "waiting", trigger.Running: "running"} {
+		if from[state] != nil {
+			b.Queue("DELETE FROM "+table+" WHERE run_id = ANY ($1)", from[state])
 		}
 	}
 	b.Queue(endRuns, ids, states, reasons, at)
-	if fallen != nil {
-		b.Queue("UPDATE origins SET stands = FALSE WHERE run_id = ANY ($1)", fallen)
+	for o, ids := range outcomes {
+		b.Queue("UPDATE origins SET outcome = $1 WHERE run_id = ANY ($2)", o, ids)
 	}
 	w.ended = nil
 }
@@ -312,18 +320,21 @@ func (w *writer) giveBack(b *pgx.Batch) {
 	w.ids = nil
 }
 
-const takeAtOnce = "UPDATE runs r " + markRunning + " FROM events e WHERE e.id = r.event_id AND r.id IN " + areDue + " RETURNING " + runFields
+const takeAtOnce = `WITH
+		taken AS (DELETE FROM waiting WHERE run_id IN (SELECT run_id FROM waiting WHERE head AND due_at <= ?1 ORDER BY due_at, run_id LIMIT ?3) RETURNING run_id, lane),
+		started AS (INSERT INTO running SELECT run_id, lane, ?2::bigint FROM taken)
+	UPDATE runs r ` + markRunning + " FROM taken t, events e WHERE r.id = t.run_id AND e.id = r.event_id RETURNING " + runFields
 
 // takeDueAtOnce is takeDue in one round trip.
 func (w *writer) takeDueAtOnce(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
 	b := &pgx.Batch{}
 	w.queueKept(b)
-	b.Queue(w.bind(takeAtOnce), now.UnixNano(), n, w.me).Query(func(rows pgx.Rows) error {
+	b.Queue(w.bind(takeAtOnce), now.UnixNano(), w.me, n).Query(func(rows pgx.Rows) error {
 		var r trigger.Run
 		_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { runs = append(runs, r); return nil })
 		return err
 	})
-	b.Queue(nextDue).Query(func(rows pgx.Rows) error {
+	b.Queue(w.bind(nextDue), now.UnixNano()).Query(func(rows pgx.Rows) error {
 		var due int64
 		_, err := pgx.ForEachRow(rows, []any{&due}, func() error { next = time.Unix(0, due); return nil })
 		return err

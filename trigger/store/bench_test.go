@@ -45,8 +45,9 @@ func BenchmarkAcceptBehindFailures(b *testing.B) {
 	s := openAt(b, filepath.Join(b.TempDir(), "db"))
 	defer s.Close()
 	const numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000) "
-	exec(b, s, numbers+"INSERT INTO origins SELECT i, 1, 'shop/web', NULL, 'lane' || (i % 10), 0 FROM n")
-	exec(b, s, numbers+`INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at, live_lane, due_at) SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i, NULL, NULL FROM n`)
+	exec(b, s, numbers+"INSERT INTO origins (run_id, event_id, repository, lane, outcome) SELECT i, 1, 'shop/web', 'lane' || (i % 10), 'failed' FROM n")
+	exec(b, s, numbers+`INSERT INTO runs (id, event_id, rule, idx, kind, target, spec, lane, mode, ordered, ordering, attempts, timeout, after, followed, state, reason, attempt, not_before, created_at, started_at, finished_at)
+		SELECT i, 1, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 10), 'queue', 0, '', 0, 0, 0, 0, 'failed', '', 1, i, i, i, i FROM n`)
 	var n atomic.Int64
 	drive(b, 1, b.N, func() { accept1(b, s, n.Add(1)%10) })
 }
@@ -247,9 +248,9 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 	if s.shared {
 		zeros, random = "decode(repeat('00', %d), 'hex')", "decode(md5(i::text), 'hex')"
 	}
-	state, lane, live, due := "CASE WHEN i % 50 = 0 THEN 'failed' ELSE 'succeeded' END", "i % 1000", "NULL", "NULL"
+	state, outcome, lane := "CASE WHEN i % 50 = 0 THEN 'failed' ELSE 'succeeded' END", "CASE WHEN i % 50 = 0 THEN 'failed' ELSE '' END", "i % 1000"
 	if waiting {
-		state, lane, live, due = "'waiting'", "i", "'lane' || i", "i"
+		state, outcome, lane = "'waiting'", "''", "i"
 	}
 	numbers := fmt.Sprintf("WITH RECURSIVE n (i) AS (SELECT CAST(%d AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", first, last)
 	insert := func(table string, columns []string, values string) {
@@ -258,9 +259,11 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 	insert("deliveries", deliveryColumns, "i, 'hub', i, '{}', "+fmt.Sprintf(zeros, 1500))
 	insert("events", eventColumnNames, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || i % 1000, 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
 	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
-		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, 0, "+live+", "+due+", '', 0, '', FALSE")
-	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random+", 'lane' || "+lane+", "+state+" <> 'failed'")
-	if !waiting {
+		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, '', 0, '', FALSE")
+	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random+", 'lane' || "+lane+", "+outcome)
+	if waiting {
+		insert("waiting", waitingColumns, "i, 'lane' || i, i, TRUE")
+	} else {
 		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
 	}
 	if s.shared {

@@ -30,6 +30,8 @@ var copies = []struct {
 	{"events", eventColumnNames, "id"},
 	{"runs", runColumnNames, "id"},
 	{"origins", originColumns, "run_id"},
+	{"waiting", waitingColumns, "run_id"},
+	{"running", []string{"run_id", "lane", "owner"}, "run_id"},
 	{"attempts", attemptColumns, "run_id, n"},
 	{"votes", []string{"run_id", "voter", "yes", "at"}, "run_id, voter"},
 	{"notes", []string{"id", "run_id", "at", "note"}, "id"},

@@ -46,7 +46,7 @@ func TestCopy(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	wantCounts := map[string]int{"deliveries": 6, "events": 6, "runs": 8, "origins": 8, "attempts": 2, "votes": 2, "notes": 4, "holds": 2, "notices": 2, "polled": 4}
+	wantCounts := map[string]int{"deliveries": 6, "events": 6, "runs": 8, "origins": 8, "waiting": 4, "running": 2, "attempts": 2, "votes": 2, "notes": 4, "holds": 2, "notices": 2, "polled": 4}
 	if !reflect.DeepEqual(counts, wantCounts) {
 		t.Errorf("copied %v, want %v", counts, wantCounts)
 	}

@@ -51,7 +51,7 @@ func (w *writer) hold(h trigger.Hold) (id int64, err error) {
 
 // skipHeld ends the runs that wait for a digest.
 func (w *writer) skipHeld(h trigger.Hold) error {
-	query, args := " WHERE r.state = 'waiting' AND r.state <> 'succeeded' AND NOT r.after AND r.tells = 0 AND e.digest = ?", []any{h.Digest}
+	query, args := " WHERE r.id IN (SELECT run_id FROM waiting) AND NOT r.after AND r.tells = 0 AND e.digest = ?", []any{h.Digest}
 	if h.Lane != "" {
 		query, args = query+" AND r.lane = ?", append(args, h.Lane)
 	}
@@ -76,7 +76,7 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 
 // ofLane are the runs that wait in a lane that is held, or was. Steps that wait
 // for others come to that later.
-const ofLane = " WHERE lane = ? AND state = 'waiting' AND state <> 'succeeded' AND NOT after AND NOT pending AND tells = 0"
+const ofLane = " WHERE id IN (SELECT run_id FROM waiting) AND (lane = ?) IS TRUE AND NOT after AND NOT pending AND tells = 0"
 
 // stopHeld makes the runs that wait in a lane wait for its release.
 func (w *writer) stopHeld(h trigger.Hold) error {
@@ -84,7 +84,10 @@ func (w *writer) stopHeld(h trigger.Hold) error {
 	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs"+ofLane, nanos(h.At), why, h.Lane); err != nil {
 		return err
 	}
-	return w.exec("UPDATE runs SET due_at = NULL, reason = ?"+ofLane, why, h.Lane)
+	if err := w.exec("UPDATE runs SET reason = ?"+ofLane, why, h.Lane); err != nil {
+		return err
+	}
+	return w.exec("UPDATE waiting SET head = FALSE WHERE run_id IN (SELECT id FROM runs"+ofLane+")", h.Lane)
 }
 
 // Release ends a hold. It is refused with a [trigger.RefusedError] where that
@@ -121,7 +124,10 @@ func (w *writer) resume(lane, why string, now time.Time) error {
 	if err := w.exec("INSERT INTO notes (run_id, at, note) SELECT id, ?, ? FROM runs"+ofLane, nanos(now), why, lane); err != nil {
 		return err
 	}
-	if err := w.exec("UPDATE runs SET reason = ?, due_at = CASE WHEN live_lane IS NULL THEN "+dueAt+" END"+ofLane, why, lane); err != nil {
+	if err := w.exec("UPDATE runs SET reason = ?"+ofLane, why, lane); err != nil {
+		return err
+	}
+	if err := w.exec("UPDATE waiting SET head = lane IS NULL WHERE run_id IN (SELECT id FROM runs"+ofLane+")", lane); err != nil {
 		return err
 	}
 	return w.reseat(lane)

@@ -23,10 +23,11 @@ var (
 	runColumnNames = []string{
 		"id", "event_id", "rule", "idx", "kind", "target", "spec", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
 		"state", "reason", "attempt", "not_before", "created_at", "started_at", "finished_at",
-		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at", "owner",
-		"live_lane", "due_at", "begun", "parent", "step", "pending",
+		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at",
+		"begun", "parent", "step", "pending",
 	}
-	originColumns  = []string{"run_id", "event_id", "repository", "dedupe", "lane", "stands"}
+	originColumns  = []string{"run_id", "event_id", "repository", "dedupe", "lane", "outcome"}
+	waitingColumns = []string{"run_id", "lane", "due_at", "head"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
 )
 
@@ -35,6 +36,7 @@ var (
 	insertEvent    = insertInto("events", eventColumnNames)
 	insertRun      = insertInto("runs", runColumnNames)
 	insertOrigin   = insertInto("origins", originColumns)
+	insertWaiting  = insertInto("waiting", waitingColumns)
 	insertAttempt  = insertInto("attempts", attemptColumns)
 )
 
@@ -44,6 +46,7 @@ var (
 	insertEvents     = insertColumns("events", eventColumnNames)
 	insertRuns       = insertColumns("runs", runColumnNames)
 	insertOrigins    = insertColumns("origins", originColumns)
+	insertAllWaiting = insertColumns("waiting", waitingColumns)
 	insertAttempts   = insertColumns("attempts", attemptColumns)
 )
 
@@ -66,11 +69,11 @@ func insertColumns(table string, columns []string) string {
 
 // What the columns hold; the others hold whole numbers.
 var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "stands"}
+	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "head"}
 	binary = []string{"body", "log", "dedupe"}
 	texts  = []string{
 		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
-		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "live_lane", "begun", "step",
+		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "begun", "step", "outcome",
 	}
 )
 
@@ -146,24 +149,15 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 		}
 		approvers = string(text)
 	}
-	var dedupe, live, due any
+	var dedupe any
 	if key != nil {
 		dedupe = key
-	}
-	if lane != "" {
-		live = lane
-	}
-	if claimable {
-		w.due = true
-		if due = nanos(r.NotBefore); r.Awaits() {
-			due = nanos(r.ApproveBy)
-		}
 	}
 	values := []any{
 		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
 		string(r.State), r.Reason, 0, nanos(r.NotBefore), nanos(r.CreatedAt), int64(0), nanos(r.FinishedAt),
-		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0), int64(0),
-		live, due, "", r.Parent, string(r.When), r.Pending,
+		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0),
+		"", r.Parent, string(r.When), r.Pending,
 	}
 	id, ok := w.keep(&w.added, "runs_id", values)
 	if !ok {
@@ -172,7 +166,7 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 			return 0, err
 		}
 	}
-	origin := []any{id, r.EventID, r.Event.Repository, dedupe, r.Lane, stands(r.State)}
+	origin := []any{id, r.EventID, r.Event.Repository, dedupe, r.Lane, outcome(r.State)}
 	if _, ok := w.keep(&w.origins, "", origin); !ok {
 		if err := w.exec(insertOrigin, origin...); err != nil {
 			return 0, err
@@ -181,7 +175,38 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 	if _, asked := w.keys[string(key)]; asked {
 		w.keys[string(key)] = duplicate{id, r.State}
 	}
-	return id, nil
+	if r.State != trigger.Waiting {
+		return id, nil
+	}
+	r.ID = id
+	return id, w.insertWaiting(r, lane, claimable)
+}
+
+// insertWaiting makes a run one of those that wait; lane is "" for one that
+// takes no turns.
+func (w *writer) insertWaiting(r trigger.Run, lane string, head bool) error {
+	w.due = w.due || head
+	values := []any{r.ID, orNull(lane), dueAt(r), head}
+	if _, ok := w.keep(&w.waits, "", values); ok {
+		return nil
+	}
+	return w.exec(insertWaiting, values...)
+}
+
+// dueAt is when a run is to be claimed once it is its turn: one that nobody has
+// approved, to be ended.
+func dueAt(r trigger.Run) int64 {
+	if r.Awaits() {
+		return nanos(r.ApproveBy)
+	}
+	return nanos(r.NotBefore)
+}
+
+func orNull(text string) any {
+	if text == "" {
+		return nil
+	}
+	return text
 }
 
 // note keeps a decision about a run.

@@ -31,8 +31,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		if r.Attempt == 0 {
 			return trigger.Refuse("run %d could not be made: %s", id, r.Reason)
 		}
-		lane := any(nil)
-		due := any(nanos(now))
+		lane, head := "", true
 		h, err := w.heldBy(r.Lane, r.Event.Digest)
 		if err != nil {
 			return err
@@ -41,23 +40,21 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			if h.Digest != "" {
 				return trigger.Refuse("%s; release it first, with `dockbell release %d`", holdReason(*h), h.ID)
 			}
-			due = nil // until the lane is released
+			head = false // until the lane is released
 		}
 		if takesTurns(r) {
 			var newer int64
-			const placed = "SELECT run_id FROM origins WHERE lane = ? AND run_id > ? AND stands ORDER BY run_id DESC LIMIT 1"
+			const placed = "SELECT o.run_id FROM origins o WHERE o.lane = ? AND o.run_id > ? AND " + areStanding + " ORDER BY o.run_id DESC LIMIT 1"
 			if taken, err := w.row(placed, []any{r.Lane, id}, &newer); err != nil {
 				return err
 			} else if taken && (r.Mode == trigger.Latest || r.Ordered) {
 				return trigger.Refuse("run %d has taken its place", newer)
 			}
-			busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{r.Lane}, new(int))
+			busy, err := w.laneBusy(r.Lane)
 			if err != nil {
 				return err
 			}
-			if lane = r.Lane; busy {
-				due = nil
-			}
+			lane, head = r.Lane, head && !busy
 			delete(w.lanes, r.Lane)
 		}
 		w.due = true
@@ -65,12 +62,16 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		if attempts > 0 {
 			attempts += r.Attempt
 		}
-		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, begun = '', live_lane = ?, due_at = ? WHERE id = ?",
-			why, attempts, nanos(now), lane, due, id)
+		err = w.exec("UPDATE runs SET state = 'waiting', reason = ?, attempts = ?, not_before = ?, finished_at = 0, first_at = 0, begun = '' WHERE id = ?",
+			why, attempts, nanos(now), id)
 		if err != nil {
 			return err
 		}
-		if err := w.setStands(true, id); err != nil {
+		if err := w.setOutcome(trigger.Waiting, id); err != nil {
+			return err
+		}
+		r.NotBefore = now
+		if err := w.insertWaiting(r, lane, head); err != nil {
 			return err
 		}
 		if err := w.note(id, now, why); err != nil || r.When == trigger.NoStep {

@@ -18,7 +18,7 @@ type standing struct {
 
 // standing gives the newest standing run of a lane.
 func (w *writer) standing(lane string) (*standing, error) {
-	return w.stand("SELECT "+standingFields+" FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id WHERE o.lane = ? AND o.stands ORDER BY o.run_id DESC LIMIT 1", lane)
+	return w.stand("SELECT "+standingFields+" FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id WHERE o.lane = ? AND "+areStanding+" ORDER BY o.run_id DESC LIMIT 1", lane)
 }
 
 // longAgo is after how many runs of whatever lane it is not looked any further
@@ -32,7 +32,7 @@ const longAgo = 20_000
 func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
 	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id
 		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
-		AND (o.lane = ?) IS TRUE AND (o.stands) IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
 		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
 }
 
@@ -73,9 +73,9 @@ func (s *standing) newerThan(r trigger.Run) string {
 func (w *writer) supersede(by trigger.Run) error {
 	var all []trigger.Run
 	why := supersededBy(by.ID)
-	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL
-		WHERE live_lane = ? AND `+waits+` AND mode = 'latest' AND event_id <> ? AND id < ? RETURNING id, event_id, followed, tells`,
-		[]any{why, nanos(by.CreatedAt), by.Lane, by.EventID, by.ID}, func(rows rowScanner) error {
+	err := w.rows(`UPDATE runs SET state = 'superseded', reason = ?, finished_at = ?
+		WHERE id IN (SELECT run_id FROM waiting WHERE lane = ? AND run_id < ?) AND mode = 'latest' AND event_id <> ? RETURNING id, event_id, followed, tells`,
+		[]any{why, nanos(by.CreatedAt), by.Lane, by.ID, by.EventID}, func(rows rowScanner) error {
 			var r trigger.Run
 			err := rows.Scan(&r.ID, &r.EventID, &r.Followed, &r.Tells)
 			all = append(all, r)
@@ -84,11 +84,17 @@ func (w *writer) supersede(by trigger.Run) error {
 	if err != nil {
 		return err
 	}
+	if len(all) == 0 {
+		return w.reseat(by.Lane)
+	}
 	ids := make([]int64, len(all))
 	for i, r := range all {
 		ids[i] = r.ID
 	}
-	if err := w.setStands(false, ids...); err != nil {
+	if err := w.exec("DELETE FROM waiting WHERE "+w.among("run_id"), w.list(ids)); err != nil {
+		return err
+	}
+	if err := w.setOutcome(trigger.Superseded, ids...); err != nil {
 		return err
 	}
 	for _, r := range all {
@@ -104,23 +110,12 @@ func (w *writer) supersede(by trigger.Run) error {
 	return w.reseat(by.Lane)
 }
 
-// setStands says whether runs stand in their lanes.
-func (w *writer) setStands(yes bool, runs ...int64) error {
-	if len(runs) == 0 {
-		return nil
-	}
-	return w.exec("UPDATE origins SET stands = ? WHERE "+w.among("run_id"), yes, w.list(runs))
+// setOutcome makes what is known of where runs come from follow their state.
+func (w *writer) setOutcome(state trigger.State, runs ...int64) error {
+	return w.exec("UPDATE origins SET outcome = ? WHERE "+w.among("run_id"), outcome(state), w.list(runs))
 }
 
 func supersededBy(id int64) string { return fmt.Sprintf("superseded by run %d", id) }
-
-// dueAt is when a run that is the head of its lane is to be claimed: one that
-// nobody has approved, to be ended.
-const dueAt = "CASE WHEN approved < approvals THEN approve_by ELSE not_before END"
-
-// waits is a condition that no index serves: where there is a better one, no
-// planner is to go through all that wait.
-const waits = "(state = 'waiting') IS TRUE"
 
 // promote makes the oldest live run of a lane claimable, unless it runs or the
 // lane is held.
@@ -134,15 +129,14 @@ func (w *writer) promote(lane string) error {
 		w.pending = true
 		return nil
 	}
-	return w.exec("UPDATE runs SET due_at = "+dueAt+`
-		WHERE `+waits+` AND id = (SELECT id FROM runs WHERE live_lane = ?1 ORDER BY live_lane, id LIMIT 1)
-		AND NOT EXISTS (SELECT 1 FROM runs WHERE live_lane = ?1 AND state = 'running')`, lane)
+	return w.exec(`UPDATE waiting SET head = TRUE WHERE run_id = (SELECT run_id FROM waiting WHERE lane = ?1 ORDER BY lane, run_id LIMIT 1)
+		AND NOT EXISTS (SELECT 1 FROM running WHERE lane = ?1)`, lane)
 }
 
 // reseat is promote where the lane may have a head still. That stays: one that
 // is tried again by hand goes behind it, and before what waits.
 func (w *writer) reseat(lane string) error {
-	if headed, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? AND due_at IS NOT NULL LIMIT 1", []any{lane}, new(int)); err != nil || headed {
+	if headed, err := w.row("SELECT 1 FROM waiting WHERE lane = ? AND head LIMIT 1", []any{lane}, new(int)); err != nil || headed {
 		return err
 	}
 	return w.promote(lane)

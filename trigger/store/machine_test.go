@@ -329,7 +329,7 @@ func (m *machine) look(t *rapid.T) {
 		s.holds = append(s.holds, h)
 		return err
 	})
-	m.see(t, "SELECT id FROM runs WHERE due_at IS NOT NULL ORDER BY id", func(rows rowScanner) error {
+	m.see(t, "SELECT run_id FROM waiting WHERE head ORDER BY run_id", func(rows rowScanner) error {
 		var id int64
 		err := rows.Scan(&id)
 		s.due = append(s.due, id)

@@ -59,16 +59,19 @@ func Migrate(ctx context.Context, location string) (from, to int, err error) {
 var checks = []string{
 	"SELECT 'run ' || id || ' has no origin' FROM runs WHERE NOT EXISTS (SELECT 1 FROM origins o WHERE o.run_id = runs.id)",
 	"SELECT 'run ' || id || ' is of an event that is not there' FROM runs WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = runs.event_id)",
-	`SELECT 'lane ' || live_lane || ' has runs that wait, and none that is due' FROM runs WHERE live_lane IS NOT NULL
-		AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = live_lane)
-		GROUP BY live_lane HAVING count(due_at) = 0 AND count(*) FILTER (WHERE state = 'running') = 0`,
-	"SELECT 'lane ' || live_lane || ' has several runs at once' FROM runs WHERE live_lane IS NOT NULL AND state = 'running' GROUP BY live_lane HAVING count(*) > 1",
-	"SELECT 'run ' || id || ' waits and takes no turn, and is not due' FROM runs WHERE state = 'waiting' AND live_lane IS NULL AND due_at IS NULL AND NOT after AND NOT pending AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = runs.lane)",
+	`SELECT 'lane ' || lane || ' has runs that wait, and none whose turn it is' FROM waiting WHERE lane IS NOT NULL
+		AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = waiting.lane)
+		AND NOT EXISTS (SELECT 1 FROM running WHERE running.lane = waiting.lane)
+		GROUP BY lane HAVING count(*) FILTER (WHERE head) = 0`,
+	"SELECT 'lane ' || lane || ' has several runs whose turn it is' FROM waiting WHERE head AND lane IS NOT NULL GROUP BY lane HAVING count(*) > 1",
+	`SELECT 'run ' || r.id || ' waits and takes no turn, and would not be started' FROM waiting w JOIN runs r ON r.id = w.run_id
+		WHERE w.lane IS NULL AND NOT w.head AND NOT r.after AND NOT r.pending AND NOT EXISTS (SELECT 1 FROM holds WHERE released_at = 0 AND digest = '' AND holds.lane = r.lane)`,
 	`SELECT 'run ' || r.id || ' waits for steps that have ended' FROM runs r WHERE r.state = 'waiting' AND r.pending AND NOT EXISTS (
 		SELECT 1 FROM origins o JOIN runs b ON b.id = o.run_id WHERE o.event_id = r.event_id AND b.rule = r.rule AND b.step <> '' AND b.idx < r.idx AND b.state IN ('waiting', 'running'))`,
 	`SELECT 'run ' || r.id || ' is ' || r.state || ', which its lane does not know' FROM runs r JOIN origins o ON o.run_id = r.id
-		WHERE o.lane <> r.lane OR o.stands = (r.state IN ` + notStanding + `)`,
-	"SELECT 'run ' || id || ' is ' || state || ' and due' FROM runs WHERE state <> 'waiting' AND due_at IS NOT NULL",
+		WHERE o.lane <> r.lane OR o.outcome <> CASE WHEN r.state IN ('waiting', 'running', 'succeeded') THEN '' ELSE r.state END`,
+	"SELECT 'run ' || id || ' is ' || state || ', and not where those are' FROM runs WHERE (state = 'waiting') <> EXISTS (SELECT 1 FROM waiting WHERE run_id = id) OR (state = 'running') <> EXISTS (SELECT 1 FROM running WHERE run_id = id)",
+	"SELECT 'run ' || run_id || ' waits or runs, and is not there' FROM (SELECT run_id FROM waiting UNION ALL SELECT run_id FROM running) AS live WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = run_id)",
 }
 
 // Check looks for damage in a store, also while a dockbell uses it. It gives a

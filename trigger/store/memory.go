@@ -58,13 +58,18 @@ func (w *writer) busy(lane string) (bool, error) {
 		return false, err
 	}
 	if v.busy == nil {
-		busy, err := w.row("SELECT 1 FROM runs WHERE live_lane = ? LIMIT 1", []any{lane}, new(int))
+		busy, err := w.laneBusy(lane)
 		if err != nil {
 			return false, err
 		}
 		v.busy = &busy
 	}
 	return *v.busy, nil
+}
+
+// laneBusy is busy without what is remembered.
+func (w *writer) laneBusy(lane string) (bool, error) {
+	return w.row("SELECT 1 FROM waiting WHERE lane = ?1 UNION ALL SELECT 1 FROM running WHERE lane = ?1 LIMIT 1", []any{lane}, new(int))
 }
 
 // seeClaimed keeps in mind how far the runs are that were claimed.
@@ -106,17 +111,22 @@ func (w *writer) seeEnd(lane string, state trigger.State) {
 	}
 }
 
-// notStanding are the states of runs of which stands is false.
-const notStanding = "('failed', 'skipped', 'superseded', 'rejected', 'expired', 'rolled-back')"
-
 // stands reports whether a run in that state says what its lane holds, or is
-// about to. The column of that name in origins says so of each run.
-func stands(s trigger.State) bool {
+// about to.
+func stands(s trigger.State) bool { return outcome(s) == "" || s == trigger.Unknown }
+
+// areStanding is the condition of origins of runs of which stands is true.
+const areStanding = "(o.outcome = '' OR o.outcome = 'unknown')"
+
+// outcome is what a run has ended as, unless it succeeded: "" for one that did,
+// and while it has not ended. The column of that name has an index, which is not
+// written with each step of a run.
+func outcome(s trigger.State) string {
 	switch s {
-	case trigger.Failed, trigger.Skipped, trigger.Superseded, trigger.Rejected, trigger.Expired, trigger.RolledBack:
-		return false
+	case trigger.Waiting, trigger.Running, trigger.Succeeded:
+		return ""
 	}
-	return true
+	return string(s)
 }
 
 // takesTurns reports whether a run is one of those that go through their lane

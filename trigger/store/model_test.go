@@ -325,7 +325,7 @@ func (r *modelRun) due() time.Time {
 	return r.NotBefore
 }
 
-// claim gives the runs that are claimed, and when the next one falls due; those
+// claim gives the runs that are claimed, and when it is worth asking again; those
 // that come to their turn because others have expired wake the queue.
 func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time.Time) {
 	var due []*modelRun
@@ -347,6 +347,9 @@ func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time
 		if m.claimable(r) && (next.IsZero() || r.due().Before(next)) {
 			next = r.due()
 		}
+	}
+	if len(due) == n {
+		next = now
 	}
 	for _, r := range due {
 		if r.Approved < r.Approvals {

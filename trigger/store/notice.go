@@ -20,7 +20,7 @@ func (s *Store) TellOf(ctx context.Context, outcomes []string) error {
 
 // previous is the last run before one in its lane that has succeeded: what
 // stood there.
-const previous = `SELECT id FROM runs WHERE lane = x.lane AND id < x.id AND state NOT IN ('failed', 'skipped', 'superseded') AND state = 'succeeded' ORDER BY id DESC LIMIT 1`
+const previous = "SELECT o.run_id FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.lane = x.lane AND o.run_id < x.id AND " + areStanding + " AND r.state = 'succeeded' ORDER BY o.run_id DESC LIMIT 1"
 
 // Notices gives up to n outcomes that nobody has been told of, oldest first.
 // Those of runs that are not kept any more are dropped.

@@ -111,7 +111,7 @@ func (e *postgres) connect(ctx context.Context) (*sql.Conn, error) {
 // plan that it made when a table was small, or was not yet told how it has
 // grown, and would read a million runs to find one.
 var writerSettings = fmt.Sprintf(`SET idle_in_transaction_session_timeout = %d;
-	SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off`, transactionTimeout.Milliseconds())
+	SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off`, transactionTimeout.Milliseconds())
 
 // begin waits for the other replicas' transactions to end and keeps them from
 // beginning another one. It reads after that, each statement on its own, what

@@ -9,8 +9,9 @@ import (
 )
 
 // Claim marks up to n due runs as running and returns them; none that is not
-// on disk as running is ever started. next is when another one falls due,
-// zero when none is known of. Runs that were to be approved by now, and were
+// on disk as running is ever started. next is when it is worth asking again:
+// at once when that were n, else when another one falls due; zero when none is
+// known of. Runs that were to be approved by now, and were
 // not, end as expired.
 func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
 	err = s.writer.do(ctx, func(w *writer) (err error) {
@@ -36,6 +37,9 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 	if err != nil {
 		return nil, next, err
 	}
+	if len(due) == n {
+		next = now
+	}
 	for _, r := range append(all, due...) {
 		if r.Approved == r.Approvals {
 			runs = append(runs, r)
@@ -54,26 +58,40 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 // A try is known by when it began, since the number of one that was none is
 // used again: no two of a run begin at the same time, whatever the clock says.
 const (
-	markRunning = `SET state = 'running', due_at = NULL, attempt = attempt + 1, started_at = CASE WHEN started_at < ?1 THEN ?1 ELSE started_at + 1 END, reason = '', owner = ?3,
+	markRunning = `SET state = 'running', attempt = attempt + 1, started_at = CASE WHEN started_at < ?1 THEN ?1 ELSE started_at + 1 END, reason = '',
 			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END`
-	areDue  = "(SELECT id FROM runs WHERE due_at <= ?1 ORDER BY due_at, id LIMIT ?2)"
-	nextDue = "SELECT due_at FROM runs WHERE due_at IS NOT NULL ORDER BY due_at, id LIMIT 1"
+	nextDue = "SELECT due_at FROM waiting WHERE head AND due_at > ? ORDER BY due_at, run_id LIMIT 1"
 )
 
 // takeDue marks what is due as running, and tells when something else will be.
 func (w *writer) takeDue(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	ids, err := w.idsOf("UPDATE runs "+markRunning+" WHERE id IN "+areDue+" RETURNING id", now.UnixNano(), n, w.me)
+	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), n)
 	if err == nil && len(ids) > 0 {
-		runs, err = w.load(ids, "")
+		runs, err = w.take(ids, now)
 	}
 	if err != nil {
 		return nil, next, err
 	}
 	var due int64
-	if ok, err := w.row(nextDue, nil, &due); err != nil || !ok {
+	if ok, err := w.row(nextDue, []any{now.UnixNano()}, &due); err != nil || !ok {
 		return runs, next, err
 	}
 	return runs, time.Unix(0, due), nil
+}
+
+// take marks runs as running.
+func (w *writer) take(ids []int64, now time.Time) ([]trigger.Run, error) {
+	list := w.list(ids)
+	if err := w.exec("INSERT INTO running (run_id, lane, owner) SELECT run_id, lane, ? FROM waiting WHERE "+w.among("run_id"), w.me, list); err != nil {
+		return nil, err
+	}
+	if err := w.exec("DELETE FROM waiting WHERE "+w.among("run_id"), list); err != nil {
+		return nil, err
+	}
+	if err := w.exec("UPDATE runs "+markRunning+" WHERE "+w.among("id"), now.UnixNano(), list); err != nil {
+		return nil, err
+	}
+	return w.load(ids, "")
 }
 
 // load reads runs by their ids.
@@ -98,7 +116,7 @@ func (w *writer) undoubted() ([]trigger.Run, error) {
 	for i, r := range w.doubted {
 		ids[i] = r.ID
 	}
-	return w.load(ids, " AND r.state = 'running' AND r.owner = ?", w.me)
+	return w.load(ids, " AND r.id IN (SELECT run_id FROM running WHERE owner = ?)", w.me)
 }
 
 // Finish writes back how a try of a claimed run ended, and makes the next run
@@ -131,7 +149,7 @@ func (w *writer) progressOf(id int64) (p progress, err error) {
 	if p, known := w.running[id]; known {
 		return p, nil
 	}
-	ok, err := w.row("SELECT state, started_at, owner FROM runs WHERE id = ?", []any{id}, &p.state, &p.started, &p.owner)
+	ok, err := w.row("SELECT r.state, r.started_at, coalesce(x.owner, 0) FROM runs r LEFT JOIN running x ON x.run_id = r.id WHERE r.id = ?", []any{id}, &p.state, &p.started, &p.owner)
 	if err == nil && !ok {
 		err = fmt.Errorf("there is no run %d", id)
 	}
@@ -199,7 +217,7 @@ func (w *writer) spread(r trigger.Run, res trigger.Result) (made string, err err
 // nothing for a run that is not, or no longer, running this try here.
 func (s *Store) Begin(ctx context.Context, r trigger.Run, begun string) error {
 	return s.writer.do(ctx, func(w *writer) error {
-		return w.exec("UPDATE runs SET begun = ? WHERE id = ? AND state = 'running' AND started_at = ? AND owner = ?", begun, r.ID, nanos(r.StartedAt), w.me)
+		return w.exec("UPDATE runs SET begun = ? WHERE id = ? AND started_at = ? AND id IN (SELECT run_id FROM running WHERE owner = ?)", begun, r.ID, nanos(r.StartedAt), w.me)
 	})
 }
 
@@ -226,13 +244,19 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 		res.State, res.Reason = trigger.Superseded, supersededBy(newer)+"; before that: "+res.Reason
 		return res, w.end(r, res.State, res.Reason, res.At)
 	}
-	var due any
-	if h == nil {
-		w.due = true
-		due = nanos(res.NotBefore)
-	}
 	w.setProgress(r.ID, res.State)
-	return res, w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ?, due_at = ? WHERE id = ?", res.Reason, nanos(res.NotBefore), due, r.ID)
+	if err := w.exec("DELETE FROM running WHERE run_id = ?", r.ID); err != nil {
+		return res, err
+	}
+	if err := w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ? WHERE id = ?", res.Reason, nanos(res.NotBefore), r.ID); err != nil {
+		return res, err
+	}
+	lane := ""
+	if takesTurns(r) {
+		lane = r.Lane
+	}
+	r.NotBefore = res.NotBefore
+	return res, w.insertWaiting(r, lane, h == nil)
 }
 
 // newerLatest gives the run that makes one of mode latest needless: a newer one
@@ -241,7 +265,7 @@ func (w *writer) newerLatest(r trigger.Run) (newer int64, err error) {
 	if !takesTurns(r) || r.Mode != trigger.Latest {
 		return 0, nil
 	}
-	_, err = w.row("SELECT id FROM runs WHERE live_lane = ? AND id > ? AND mode = 'latest' AND event_id <> ? ORDER BY live_lane, id DESC LIMIT 1",
+	_, err = w.row("SELECT r.id FROM waiting w JOIN runs r ON r.id = w.run_id WHERE w.lane = ? AND w.run_id > ? AND r.mode = 'latest' AND r.event_id <> ? ORDER BY w.lane, w.run_id DESC LIMIT 1",
 		[]any{r.Lane, r.ID, r.EventID}, &newer)
 	return newer, err
 }
@@ -249,7 +273,7 @@ func (w *writer) newerLatest(r trigger.Run) (newer int64, err error) {
 // end writes the outcome of a live run, and lets those go on that waited for
 // it.
 func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.Time) error {
-	if err := w.writeEnd(ending{r.ID, state, reason, nanos(at)}); err != nil {
+	if err := w.writeEnd(ending{r.ID, r.State, state, reason, nanos(at)}); err != nil {
 		return err
 	}
 	w.seeEnd(r.Lane, state)
@@ -289,11 +313,17 @@ func (w *writer) writeEnd(e ending) error {
 		w.pending = true
 		return nil
 	}
-	err := w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ?, live_lane = NULL, due_at = NULL WHERE id = ?", string(e.state), e.reason, e.at, e.id)
-	if err == nil && !stands(e.state) {
-		err = w.setStands(false, e.id)
+	query := "DELETE FROM running WHERE run_id = ?"
+	if e.from == trigger.Waiting {
+		query = "DELETE FROM waiting WHERE run_id = ?"
 	}
-	return err
+	if err := w.exec(query, e.id); err != nil {
+		return err
+	}
+	if err := w.exec("UPDATE runs SET state = ?, reason = ?, finished_at = ? WHERE id = ?", string(e.state), e.reason, e.at, e.id); err != nil || outcome(e.state) == "" {
+		return err
+	}
+	return w.setOutcome(e.state, e.id)
 }
 
 // record keeps a try, or takes back that there was one.

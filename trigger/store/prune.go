@@ -74,7 +74,7 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 	err = s.writer.do(ctx, func(w *writer) error {
 		ids, err := w.idsOf(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
 			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
-			AND id < (SELECT max(id) FROM runs) AND (state IN `+notStanding+` OR `+outdated+`)
+			AND id < (SELECT max(id) FROM runs) AND (state NOT IN ('succeeded', 'unknown') OR `+outdated+`)
 			RETURNING id`, after, last, nanos(good), nanos(bad))
 		for _, table := range []string{"origins", "attempts", "notes", "votes", "notices"} {
 			if err == nil && len(ids) > 0 {
@@ -91,7 +91,7 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 // outdated is a condition that a newer run of the same repository has finished
 // and stands in the lane.
 const outdated = `EXISTS (SELECT 1 FROM origins o JOIN runs s ON s.id = o.run_id JOIN events se ON se.id = o.event_id JOIN events e ON e.id = runs.event_id
-	WHERE o.lane = runs.lane AND o.run_id > runs.id AND o.stands AND s.finished_at > 0
+	WHERE o.lane = runs.lane AND o.run_id > runs.id AND ` + areStanding + ` AND s.finished_at > 0
 	AND se.registry = e.registry AND se.repository = e.repository)`
 
 func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep, now time.Time) (next int64, n int, err error) {
@@ -116,7 +116,7 @@ func (s *Store) pruneDeliveries(ctx context.Context, after int64, keep trigger.K
 	err = s.writer.do(ctx, func(w *writer) (err error) {
 		unfinished := int64(math.MaxInt64)
 		const oldest = `SELECT e.delivery_id FROM runs r JOIN events e ON e.id = r.event_id
-			WHERE r.state IN ('waiting', 'running') AND r.state <> 'succeeded' ORDER BY e.delivery_id LIMIT 1`
+			WHERE r.id IN (SELECT run_id FROM waiting UNION ALL SELECT run_id FROM running) ORDER BY e.delivery_id LIMIT 1`
 		if _, err := w.row(oldest, nil, &unfinished); err != nil {
 			return err
 		}

@@ -146,10 +146,10 @@ func TestBackupAndCheck(t *testing.T) {
 	if err != nil || len(runs) != 2 || runs[0].Event.Tag != "v2" {
 		t.Errorf("%+v, %v", runs, err)
 	}
-	exec(t, copied, "UPDATE runs SET due_at = NULL")
+	exec(t, copied, "UPDATE waiting SET head = FALSE")
 	exec(t, copied, "DELETE FROM events WHERE id = 1")
 	problems, err := Check(t.Context(), "sqlite:"+to)
-	want := []string{"run 1 is of an event that is not there", "lane a has runs that wait, and none that is due"}
+	want := []string{"run 1 is of an event that is not there", "lane a has runs that wait, and none whose turn it is"}
 	if err != nil || !slices.Equal(problems, want) {
 		t.Errorf("%q, %v, want %q", problems, err, want)
 	}

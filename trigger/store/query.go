@@ -118,12 +118,16 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 func runsQuery(f trigger.RunFilter) (query string, args []any) {
 	var w where
 	from, id := "", "r.id"
-	if f.Repository != "" || f.Event > 0 {
-		from, id = " JOIN origins o ON o.run_id = r.id", "o.run_id"
+	ill := outcome(f.State)
+	if f.State == trigger.Waiting || f.State == trigger.Running {
+		from, id = " JOIN "+string(f.State)+" live ON live.run_id = r.id", "live.run_id"
+	}
+	if f.Repository != "" || f.Event > 0 || ill != "" {
+		from, id = from+" JOIN origins o ON o.run_id = r.id", "o.run_id"
 	}
 	w.add(f.Before > 0, id+" < ?", f.Before)
-	w.add(f.State != "", "r.state = ?", string(f.State))
-	w.add(f.State != "" && f.State != trigger.Succeeded, "r.state <> 'succeeded'") // what the index asks for
+	w.add(f.State == trigger.Succeeded, "r.state = 'succeeded'")
+	w.add(ill != "", "o.outcome = ? AND o.outcome <> ''", ill) // the second is what the index asks for
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
 	w.add(f.Repository != "", "o.repository = ?", f.Repository)
 	w.add(f.Event > 0, "o.event_id = ?", f.Event)
@@ -220,7 +224,7 @@ func eventsQuery(f trigger.EventFilter) (query string, args []any) {
 // Outcomes gives the states of an event's runs, without those that wait for
 // the others.
 func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.State, err error) {
-	err = each(s.query(ctx, "SELECT r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.event_id = ? AND NOT r.after AND r.tells = 0 ORDER BY o.run_id", event))(func(rows rowScanner) error {
+	err = each(s.query(ctx, "SELECT r.state"+ofEvent+" AND NOT r.after AND r.tells = 0 ORDER BY r.id", event))(func(rows rowScanner) error {
 		var state trigger.State
 		err := rows.Scan(&state)
 		states = append(states, state)
@@ -229,8 +233,7 @@ func (s *Store) Outcomes(ctx context.Context, event int64) (states []trigger.Sta
 	return states, err
 }
 
-const countLive = `SELECT count(*) FILTER (WHERE state = 'waiting'), count(*) FILTER (WHERE state = 'running')
-	FROM runs WHERE state IN ('waiting', 'running') AND state <> 'succeeded'`
+const countLive = "SELECT (SELECT count(*) FROM waiting), (SELECT count(*) FROM running)"
 
 // Live counts the runs that have not ended.
 func (s *Store) Live(ctx context.Context) (waiting, running int, err error) {

@@ -165,7 +165,7 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 		return nil, err
 	}
 	if len(dead) == 0 {
-		if left, err := s.queryRow(ctx, "SELECT 1 FROM runs r"+leftOver+" LIMIT 1", nil, new(int)); err != nil || !left {
+		if left, err := s.queryRow(ctx, "SELECT 1"+leftOver+" LIMIT 1", nil, new(int)); err != nil || !left {
 			return nil, err
 		}
 	}
@@ -177,7 +177,7 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 				return err
 			}
 		}
-		err := w.rows(selectRuns+leftOver+" ORDER BY r.id", nil, func(rows rowScanner) error {
+		err := w.rows(selectRuns+" WHERE r.id IN (SELECT run_id"+leftOver+") ORDER BY r.id", nil, func(rows rowScanner) error {
 			var r trigger.Run
 			err := rows.Scan(runColumns(&r)...)
 			runs = append(runs, r)
@@ -199,8 +199,8 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 	return runs, err
 }
 
-// leftOver is the condition of runs whose replica is no more.
-const leftOver = " WHERE r.state = 'running' AND r.state <> 'succeeded' AND r.owner NOT IN (SELECT id FROM replicas)"
+// leftOver are the running runs whose replica is no more.
+const leftOver = " FROM running WHERE owner NOT IN (SELECT id FROM replicas)"
 
 // dead gives the replicas, with their last beat, that have shown no other one
 // for as long as a lease lasts. What was not seen does not count: after the

@@ -54,7 +54,7 @@ func TestTakeOver(t *testing.T) {
 	dies.claim(1)
 	// Its process is gone: what it did stays, and its beat does not change.
 	exec(t, dies.Store, "INSERT INTO replicas (id, name, beat) VALUES (77, 'gone', 3)")
-	exec(t, dies.Store, "UPDATE runs SET owner = 77")
+	exec(t, dies.Store, "UPDATE running SET owner = 77")
 	began := time.Now()
 	until(t, "the runs of the dead", func() bool {
 		runs, err := takes.Recover(t.Context(), takes.now, never)
@@ -86,7 +86,7 @@ func TestLeaseLost(t *testing.T) {
 	lost.accept(lost.push("v1"), planned("a", trigger.Queue))
 	lease := lost.Lease()
 	run := lost.claim(1)[0]
-	exec(t, other.Store, "DELETE FROM replicas WHERE id = (SELECT owner FROM runs)")
+	exec(t, other.Store, "DELETE FROM replicas WHERE id = (SELECT owner FROM running)")
 	if runs, err := other.Recover(t.Context(), other.now, func(string) bool { return true }); err != nil || len(runs) != 1 {
 		t.Fatalf("%+v, %v", runs, err)
 	}

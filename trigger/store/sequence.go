@@ -82,8 +82,7 @@ func started(steps []stepResult) bool {
 }
 
 func (w *writer) steps(event int64, rule string) (steps []stepResult, err error) {
-	const query = `SELECT r.id, r.idx, r.step, r.pending, r.state FROM origins o JOIN runs r ON r.id = o.run_id
-		WHERE o.event_id = ? AND r.rule = ? AND r.step <> '' ORDER BY r.idx, r.id`
+	const query = "SELECT r.id, r.idx, r.step, r.pending, r.state" + ofEvent + " AND r.rule = ?2 AND r.step <> '' ORDER BY r.idx, r.id"
 	err = w.rows(query, []any{event, rule}, func(rows rowScanner) error {
 		var id int64
 		var s stepResult
@@ -163,18 +162,19 @@ func (w *writer) enter(r trigger.Run, now time.Time) error {
 	if newer != 0 {
 		return w.end(r, trigger.Superseded, supersededBy(newer), now)
 	}
-	var lane, due any
+	var lane any
 	if takesTurns(r) {
 		lane = r.Lane
-	} else if !held {
-		due = nanos(r.NotBefore)
 	}
 	w.due = true
 	delete(w.lanes, r.Lane)
 	if err := w.note(r.ID, now, "the steps before it have ended"); err != nil {
 		return err
 	}
-	err = w.exec("UPDATE runs SET pending = FALSE, reason = ?, not_before = ?, live_lane = ?, due_at = ? WHERE id = ?", r.Reason, nanos(r.NotBefore), lane, due, r.ID)
+	if err := w.exec("UPDATE runs SET pending = FALSE, reason = ?, not_before = ? WHERE id = ?", r.Reason, nanos(r.NotBefore), r.ID); err != nil {
+		return err
+	}
+	err = w.exec("UPDATE waiting SET lane = ?, due_at = ?, head = ? WHERE run_id = ?", lane, dueAt(r), lane == nil && !held, r.ID)
 	if err != nil || !takesTurns(r) {
 		return err
 	}
@@ -197,8 +197,11 @@ func (w *writer) rewind(r trigger.Run) error {
 	ids, err := w.idsOf(`UPDATE runs SET state = 'waiting', pending = TRUE, finished_at = 0, reason = ?
 		WHERE id IN (SELECT run_id FROM origins WHERE event_id = ?) AND rule = ? AND step <> '' AND idx > ? AND state = 'skipped' AND attempt = 0 AND pending RETURNING id`,
 		stepWaits, r.EventID, r.Rule, r.Index)
-	if err != nil {
+	if err != nil || len(ids) == 0 {
 		return err
 	}
-	return w.setStands(true, ids...)
+	if err := w.setOutcome(trigger.Waiting, ids...); err != nil {
+		return err
+	}
+	return w.exec("INSERT INTO waiting (run_id, due_at, head) SELECT id, not_before, FALSE FROM runs WHERE "+w.among("id"), w.list(ids))
 }

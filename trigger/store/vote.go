@@ -79,5 +79,5 @@ func (w *writer) approve(r trigger.Run, v trigger.Vote, now time.Time) error {
 		return nil
 	}
 	w.due = true
-	return w.exec("UPDATE runs SET due_at = not_before WHERE id = ? AND due_at IS NOT NULL", r.ID)
+	return w.exec("UPDATE waiting SET due_at = ? WHERE run_id = ?", dueAt(r), r.ID)
 }

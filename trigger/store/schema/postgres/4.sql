@@ -1,0 +1,35 @@
+-- What a claim asks for, and what changes with each step of a run, stands in two
+-- small tables: a run that is written has its key for an index, and no other.
+CREATE TABLE waiting (
+	run_id BIGINT  PRIMARY KEY,
+	lane   TEXT,             -- where it takes its turn; NULL for one that takes none
+	due_at BIGINT  NOT NULL, -- when it may be claimed: to be started, or ended where nobody has approved it
+	head   BOOLEAN NOT NULL  -- it is its turn. A claim reads nothing else, whatever the backlog.
+) WITH (
+	-- Rows go as fast as they come: an early cleaning keeps the indexes short.
+	autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
+);
+INSERT INTO waiting
+	SELECT id, live_lane, coalesce(due_at, CASE WHEN approved < approvals THEN approve_by ELSE not_before END), due_at IS NOT NULL
+	FROM runs WHERE state = 'waiting' ORDER BY id;
+CREATE INDEX waiting_lane ON waiting (lane, run_id) WHERE lane IS NOT NULL;
+CREATE INDEX waiting_due ON waiting (due_at, run_id) WHERE head;
+
+CREATE TABLE running (
+	run_id BIGINT PRIMARY KEY,
+	lane   TEXT   UNIQUE,  -- one at a time in a lane, whatever the program believes
+	owner  BIGINT NOT NULL -- the replica that runs it
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000);
+INSERT INTO running SELECT id, live_lane, owner FROM runs WHERE state = 'running' ORDER BY id;
+
+DROP INDEX runs_state;
+ALTER TABLE runs DROP COLUMN live_lane, DROP COLUMN due_at, DROP COLUMN owner; -- and the indexes that have them
+
+ALTER TABLE origins ADD COLUMN outcome TEXT NOT NULL DEFAULT ''; -- the state of a run that has ended and not succeeded
+UPDATE origins SET outcome = r.state FROM runs r WHERE r.id = origins.run_id AND r.state NOT IN ('waiting', 'running', 'succeeded');
+DROP INDEX origins_lane;
+ALTER TABLE origins DROP COLUMN stands;
+-- What stands in a lane. The failed are not in it, or a lane whose action always
+-- fails would be read from end to end for each new run.
+CREATE INDEX origins_lane ON origins (lane, run_id) WHERE outcome = '' OR outcome = 'unknown';
+CREATE INDEX origins_outcome ON origins (outcome, run_id) WHERE outcome <> '';
