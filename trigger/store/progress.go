@@ -37,7 +37,8 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 	if err != nil {
 		return nil, next, err
 	}
-	if len(due) == n {
+	w.asked, w.idle = true, len(due) < n
+	if !w.idle {
 		next = now
 	}
 	for _, r := range append(all, due...) {
