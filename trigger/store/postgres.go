@@ -39,9 +39,6 @@ const (
 type postgres struct {
 	db *sql.DB
 
-	idle   bool // the others believe that this replica could do more
-	others bool // one of them could
-
 	// While the server is away senders are told so at once, and not after the
 	// time that a search for it takes.
 	away  error
@@ -153,19 +150,10 @@ func (e *postgres) tryBegin(w *writer, q question) (alive bool, err error) {
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the server's default is
 	b.Queue("SELECT one FROM writer FOR UPDATE")
-	e.others = false
-	b.Queue("SELECT id, idle FROM replicas").Query(func(rows pgx.Rows) error {
-		var id int64
-		var idle bool
-		_, err := pgx.ForEachRow(rows, []any{&id, &idle}, func() error {
-			if id == w.me {
-				alive, e.idle = true, idle
-			} else if idle {
-				e.others = true
-			}
-			return nil
-		})
-		return err
+	b.Queue("SELECT id FROM replicas WHERE id = $1", w.me).Query(func(rows pgx.Rows) error {
+		alive = rows.Next()
+		rows.Close()
+		return rows.Err()
 	})
 	w.ask(b, q)
 	err = w.send(b)
@@ -179,16 +167,12 @@ func (e *postgres) tryBegin(w *writer, q question) (alive bool, err error) {
 // readOnlyTransaction is what a standby says to those who want to write.
 const readOnlyTransaction = "25006"
 
-// commit also tells the other replicas when something may be due, unless all of
-// them have enough to do: who has takes what is due when it has done that.
+// commit also tells the other replicas when something may be due.
 func (e *postgres) commit(w *writer) error {
 	b := &pgx.Batch{}
 	w.queueKept(b)
 	w.giveBack(b)
-	if w.asked && w.idle != e.idle {
-		b.Queue("UPDATE replicas SET idle = $1 WHERE id = $2", w.idle, w.me)
-	}
-	if w.due && e.others {
+	if w.due {
 		b.Queue("NOTIFY " + channel)
 	}
 	b.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error {

@@ -37,8 +37,7 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 	if err != nil {
 		return nil, next, err
 	}
-	w.asked, w.idle = true, len(due) < n
-	if !w.idle {
+	if len(due) == n {
 		next = now
 	}
 	for _, r := range append(all, due...) {

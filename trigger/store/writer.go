@@ -35,8 +35,6 @@ type writer struct {
 	stmts   map[string]*sql.Stmt
 	ctx     context.Context // of the present transaction
 	due     bool            // something in this transaction may have become due
-	asked   bool            // it has asked for something to do
-	idle    bool            // there was less than could be done
 	noticed bool            // there is something to tell people
 
 	cancel  context.CancelFunc // ends ctx
@@ -170,7 +168,7 @@ func (w *writer) answer(o *op, err error) {
 }
 
 func (w *writer) transaction(ops []*op) error {
-	w.due, w.asked, w.noticed, w.claimed, w.resolved = false, false, false, nil, false
+	w.due, w.noticed, w.claimed, w.resolved = false, false, nil, false
 	if err := w.engine.begin(w, ops); err != nil {
 		w.forget()
 		return err

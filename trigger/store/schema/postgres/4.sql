@@ -33,6 +33,3 @@ ALTER TABLE origins DROP COLUMN stands;
 -- fails would be read from end to end for each new run.
 CREATE INDEX origins_lane ON origins (lane, run_id) WHERE outcome = '' OR outcome = 'unknown';
 CREATE INDEX origins_outcome ON origins (outcome, run_id) WHERE outcome <> '';
-
--- A replica that has found less to do than it could is told when there is more.
-ALTER TABLE replicas ADD COLUMN idle BOOLEAN NOT NULL DEFAULT TRUE;
