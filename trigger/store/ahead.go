@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"slices"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -42,6 +41,7 @@ type ahead struct {
 	deliveries, events, added, origins, waits, tries [][]any
 	ended                                            []ending
 	promoted                                         []string
+	claimed                                          int  // how many of the claims were sent
 	pending                                          bool // something is kept back
 }
 
@@ -251,6 +251,7 @@ func (w *writer) queueKept(b *pgx.Batch) {
 		b.Queue(promoteHeads, w.promoted)
 		w.promoted = nil
 	}
+	w.queueClaims(b)
 }
 
 const promoteHeads = `UPDATE waiting SET head = TRUE FROM (
@@ -321,25 +322,26 @@ func (w *writer) giveBack(b *pgx.Batch) {
 }
 
 const takeAtOnce = `WITH
-		taken AS (DELETE FROM waiting WHERE run_id IN (SELECT run_id FROM waiting WHERE head AND due_at <= ?1 ORDER BY due_at, run_id LIMIT ?3) RETURNING run_id, lane),
+		taken AS (DELETE FROM waiting WHERE run_id IN (SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ?1 ORDER BY due_at, run_id LIMIT ?3) RETURNING run_id, lane),
 		started AS (INSERT INTO running SELECT run_id, lane, ?2::bigint FROM taken)
 	UPDATE runs r ` + markRunning + " FROM taken t, events e WHERE r.id = t.run_id AND e.id = r.event_id RETURNING " + runFields
 
-// takeDueAtOnce is takeDue in one round trip.
-func (w *writer) takeDueAtOnce(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	b := &pgx.Batch{}
-	w.queueKept(b)
-	b.Queue(w.bind(takeAtOnce), now.UnixNano(), w.me, n).Query(func(rows pgx.Rows) error {
-		var r trigger.Run
-		_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { runs = append(runs, r); return nil })
-		return err
-	})
-	b.Queue(w.bind(nextDue), now.UnixNano()).Query(func(rows pgx.Rows) error {
-		var due int64
-		_, err := pgx.ForEachRow(rows, []any{&due}, func() error { next = time.Unix(0, due); return nil })
-		return err
-	})
-	return runs, next, w.send(b)
+// queueClaims adds the claims to what is sent.
+func (w *writer) queueClaims(b *pgx.Batch) {
+	left := w.claims[w.claimed:]
+	w.claimed = len(w.claims)
+	for _, c := range left {
+		b.Queue(w.bind(takeAtOnce), c.now.UnixNano(), w.me, c.n).Query(func(rows pgx.Rows) error {
+			var r trigger.Run
+			_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { c.runs = append(c.runs, r); return nil })
+			return err
+		})
+		b.Queue(w.bind(nextDue), c.now.UnixNano()).Query(func(rows pgx.Rows) error {
+			var due, late sql.NullInt64
+			_, err := pgx.ForEachRow(rows, []any{&due, &late}, func() error { c.see(due, late); return nil })
+			return err
+		})
+	}
 }
 
 func releaseOf(tag string, occurred, received int64) trigger.Release {

@@ -262,7 +262,7 @@ func fill(b *testing.B, s *Store, first, last int, waiting bool) {
 		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, '', 0, '', FALSE")
 	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random+", 'lane' || "+lane+", "+outcome)
 	if waiting {
-		insert("waiting", waitingColumns, "i, 'lane' || i, i, TRUE")
+		insert("waiting", waitingColumns, "i, 'lane' || i, i, TRUE, FALSE")
 	} else {
 		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
 	}

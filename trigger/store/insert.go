@@ -27,7 +27,7 @@ var (
 		"begun", "parent", "step", "pending",
 	}
 	originColumns  = []string{"run_id", "event_id", "repository", "dedupe", "lane", "outcome"}
-	waitingColumns = []string{"run_id", "lane", "due_at", "head"}
+	waitingColumns = []string{"run_id", "lane", "due_at", "head", "awaits"}
 	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
 )
 
@@ -69,7 +69,7 @@ func insertColumns(table string, columns []string) string {
 
 // What the columns hold; the others hold whole numbers.
 var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "head"}
+	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "head", "awaits"}
 	binary = []string{"body", "log", "dedupe"}
 	texts  = []string{
 		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
@@ -186,15 +186,15 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 // takes no turns.
 func (w *writer) insertWaiting(r trigger.Run, lane string, head bool) error {
 	w.due = w.due || head
-	values := []any{r.ID, orNull(lane), dueAt(r), head}
+	values := []any{r.ID, orNull(lane), dueAt(r), head, r.Awaits()}
 	if _, ok := w.keep(&w.waits, "", values); ok {
 		return nil
 	}
 	return w.exec(insertWaiting, values...)
 }
 
-// dueAt is when a run is to be claimed once it is its turn: one that nobody has
-// approved, to be ended.
+// dueAt is when a run may start once it is its turn, or ends where it awaits
+// people.
 func dueAt(r trigger.Run) int64 {
 	if r.Awaits() {
 		return nanos(r.ApproveBy)

@@ -21,9 +21,10 @@ type model struct {
 
 	lastDelivery, lastRun int64 // ids that were given
 
-	lives  []int // the present one of each replica; the next one begins when the others take it for dead
-	begun  int   // how many lives there were
-	leader int   // the life that does the single duty
+	lives  []int  // the present one of each replica; the next one begins when the others take it for dead
+	begun  int    // how many lives there were
+	late   []bool // which of them has found runs that people were to approve by then
+	leader int    // the life that does the single duty
 }
 
 type modelDelivery struct {
@@ -50,7 +51,7 @@ type modelRun struct {
 }
 
 func newModel(replicas int) *model {
-	m := &model{lives: make([]int, replicas)}
+	m := &model{lives: make([]int, replicas), late: make([]bool, replicas)}
 	for i := range m.lives {
 		m.begin(i)
 	}
@@ -66,7 +67,7 @@ func (m *model) begin(replica int) {
 func (m *model) clone() *model {
 	c := *m
 	c.deliveries, c.events, c.holds = slices.Clone(m.deliveries), slices.Clone(m.events), slices.Clone(m.holds)
-	c.notices, c.lives = slices.Clone(m.notices), slices.Clone(m.lives)
+	c.notices, c.lives, c.late = slices.Clone(m.notices), slices.Clone(m.lives), slices.Clone(m.late)
 	c.runs = make([]*modelRun, len(m.runs))
 	for i, r := range m.runs {
 		copied := *r
@@ -325,44 +326,44 @@ func (r *modelRun) due() time.Time {
 	return r.NotBefore
 }
 
-// claim gives the runs that are claimed, and when it is worth asking again; those
-// that come to their turn because others have expired wake the queue.
+// claim gives the runs that are claimed, and when it is worth asking again.
 func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time.Time) {
-	var due []*modelRun
-	for _, r := range m.runs {
-		if m.claimable(r) && !r.due().After(now) {
-			due = append(due, r)
+	late := func(r *modelRun) bool { return r.Awaits() && !r.due().After(now) }
+	if m.late[replica] {
+		for _, r := range m.first(n, late) {
+			m.end(r, trigger.Expired, fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339)), now)
 		}
 	}
-	slices.SortStableFunc(due, func(a, b *modelRun) int { return a.due().Compare(b.due()) })
-	due = due[:min(n, len(due))]
+	due := m.first(n, func(r *modelRun) bool { return !r.Awaits() && !r.due().After(now) })
 	slices.SortFunc(due, func(a, b *modelRun) int { return int(a.ID - b.ID) })
 	for _, r := range due {
-		r.State, r.owner = trigger.Running, m.lives[replica]
+		ids = append(ids, r.ID)
+		r.State, r.owner, r.Reason = trigger.Running, m.lives[replica], ""
 		if r.StartedAt = r.StartedAt.Add(1); r.StartedAt.Before(now) {
 			r.StartedAt = now
 		}
-	}
-	for _, r := range m.runs {
-		if m.claimable(r) && (next.IsZero() || r.due().Before(next)) {
-			next = r.due()
-		}
-	}
-	if len(due) == n {
-		next = now
-	}
-	for _, r := range due {
-		if r.Approved < r.Approvals {
-			m.end(r, trigger.Expired, fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339)), now)
-			continue
-		}
-		ids = append(ids, r.ID)
-		r.Reason = ""
 		if r.Attempt++; r.FirstAt.IsZero() {
 			r.FirstAt = now
 		}
 	}
+	if len(due) == n {
+		next = now
+	} else if more := m.first(1, func(*modelRun) bool { return true }); len(more) > 0 {
+		next = more[0].due()
+	}
+	m.late[replica] = len(m.first(1, late)) > 0
 	return ids, next
+}
+
+// first gives up to n of the claimable runs, in the order in which they are due.
+func (m *model) first(n int, are func(*modelRun) bool) (runs []*modelRun) {
+	for _, r := range m.runs {
+		if m.claimable(r) && are(r) {
+			runs = append(runs, r)
+		}
+	}
+	slices.SortStableFunc(runs, func(a, b *modelRun) int { return a.due().Compare(b.due()) })
+	return runs[:min(n, len(runs))]
 }
 
 // end writes an outcome and lets those go on that waited for it.

@@ -99,10 +99,10 @@ func TestPlansOfPostgres(t *testing.T) {
 		askLanes:        "origins_lane",
 		askTags:         "events_observed",
 		s.bind(nextDue): "waiting_due",
-		"SELECT run_id FROM waiting WHERE head AND due_at <= 1 ORDER BY due_at, run_id LIMIT 64": "waiting_due",
-		"SELECT run_id FROM waiting WHERE lane = 'a' ORDER BY lane, run_id LIMIT 1":              "waiting_lane",
-		selectHolds + " WHERE released_at = 0 ORDER BY id":                                       "holds_open",
-		"SELECT run_id FROM origins WHERE event_id = 7":                                          "origins_event",
+		"SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= 1 ORDER BY due_at, run_id LIMIT 64": "waiting_due",
+		"SELECT run_id FROM waiting WHERE lane = 'a' ORDER BY lane, run_id LIMIT 1":                             "waiting_lane",
+		selectHolds + " WHERE released_at = 0 ORDER BY id":                                                      "holds_open",
+		"SELECT run_id FROM origins WHERE event_id = 7":                                                         "origins_event",
 	} {
 		if plan := planOfPostgres(t, s, query); !strings.Contains(plan, index) {
 			t.Errorf("%s\ndoes not use %s:\n%s", query, index, plan)

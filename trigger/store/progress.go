@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/dockbell/dockbell/trigger"
@@ -11,48 +13,99 @@ import (
 // Claim marks up to n due runs as running and returns them; none that is not
 // on disk as running is ever started. next is when it is worth asking again:
 // at once when that were n, else when another one falls due; zero when none is
-// known of. Runs that were to be approved by now, and were
-// not, end as expired.
+// known of. Runs that were to be approved by next, and are not, end as expired
+// when it is asked again.
 func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	err = s.writer.do(ctx, func(w *writer) (err error) {
-		runs, next, err = w.claim(now, n)
-		return err
+	c := &claiming{}
+	err = s.writer.do(ctx, func(w *writer) error {
+		*c = claiming{now: now, n: n}
+		return w.claim(c)
 	})
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	return runs, next, nil
+	return c.runs, c.next, nil
 }
 
-func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	all, err := w.undoubted()
-	if err != nil {
-		return nil, next, err
+// claiming is what somebody who is ready for n runs gets.
+type claiming struct {
+	now  time.Time
+	n    int
+	runs []trigger.Run
+	next time.Time // when it is worth asking again
+	late bool      // there are runs that people were to approve by now
+}
+
+// claim takes what is due, now or with the commit.
+func (w *writer) claim(c *claiming) error {
+	late := w.late
+	if before := len(w.claims); before > 0 {
+		if err := w.flush(); err != nil {
+			return err
+		}
+		late = w.claims[before-1].late
+	} else if w.doubt {
+		if err := w.undoubted(c); err != nil {
+			return err
+		}
 	}
-	take := w.takeDue
+	if late {
+		if err := w.expire(c.now, c.n); err != nil {
+			return err
+		}
+	}
+	w.claims = append(w.claims, c)
 	if w.on {
-		take = w.takeDueAtOnce
+		w.pending = true
+		return nil
 	}
-	due, next, err := take(now, n)
+	return w.takeDue(c)
+}
+
+// undoubted gives the runs of a claim that turned out to be on disk although
+// its answer was lost: they are ours, and nobody has started them.
+func (w *writer) undoubted(c *claiming) error {
+	ours, err := w.idsOf("SELECT run_id FROM running WHERE owner = ?", w.me)
 	if err != nil {
-		return nil, next, err
+		return err
 	}
-	if len(due) == n {
-		next = now
+	c.runs, err = w.load(slices.DeleteFunc(ours, func(id int64) bool {
+		_, started := w.handed[id]
+		return started
+	}))
+	return err
+}
+
+// handOut keeps in mind who has what, once that is on disk.
+func (w *writer) handOut() {
+	for _, id := range w.finished {
+		delete(w.handed, id)
 	}
-	for _, r := range append(all, due...) {
-		if r.Approved == r.Approvals {
-			runs = append(runs, r)
-			continue
+	for _, c := range w.claims {
+		for _, r := range c.runs {
+			w.handed[r.ID] = struct{}{}
 		}
+		w.late, w.doubt = c.late, false
+	}
+}
+
+// expire ends up to n runs that people were to approve by now.
+func (w *writer) expire(now time.Time, n int) error {
+	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), n)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	runs, err := w.load(ids)
+	if err != nil {
+		return err
+	}
+	for _, r := range runs {
 		why := fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339))
-		if _, err := w.finish(r, trigger.Result{State: trigger.Expired, Reason: why, At: now, Postponed: true}); err != nil {
-			return nil, next, err
+		if err := w.end(r, trigger.Expired, why, now); err != nil {
+			return err
 		}
 	}
-	w.claimed = append(w.claimed, runs...)
-	w.seeClaimed(runs)
-	return runs, next, nil
+	return nil
 }
 
 // A try is known by when it began, since the number of one that was none is
@@ -60,63 +113,65 @@ func (w *writer) claim(now time.Time, n int) (runs []trigger.Run, next time.Time
 const (
 	markRunning = `SET state = 'running', attempt = attempt + 1, started_at = CASE WHEN started_at < ?1 THEN ?1 ELSE started_at + 1 END, reason = '',
 			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END`
-	nextDue = "SELECT due_at FROM waiting WHERE head AND due_at > ? ORDER BY due_at, run_id LIMIT 1"
+	// When another one falls due, and when one is to be approved by.
+	nextDue = `SELECT (SELECT due_at FROM waiting WHERE head AND NOT awaits AND due_at > ? ORDER BY due_at, run_id LIMIT 1),
+		(SELECT due_at FROM waiting WHERE head AND awaits ORDER BY due_at, run_id LIMIT 1)`
 )
 
-// takeDue marks what is due as running, and tells when something else will be.
-func (w *writer) takeDue(now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
-	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), n)
-	if err == nil && len(ids) > 0 {
-		runs, err = w.take(ids, now)
+// see makes a claim know when something else is to be done.
+func (c *claiming) see(due, late sql.NullInt64) {
+	for _, at := range []sql.NullInt64{due, late} {
+		if t := time.Unix(0, at.Int64); at.Valid && (c.next.IsZero() || t.Before(c.next)) {
+			c.next = t
+		}
 	}
-	if err != nil {
-		return nil, next, err
+	c.late = late.Valid && late.Int64 <= c.now.UnixNano()
+	if len(c.runs) >= c.n {
+		c.next = c.now
 	}
-	var due int64
-	if ok, err := w.row(nextDue, []any{now.UnixNano()}, &due); err != nil || !ok {
-		return runs, next, err
-	}
-	return runs, time.Unix(0, due), nil
 }
 
-// take marks runs as running.
-func (w *writer) take(ids []int64, now time.Time) ([]trigger.Run, error) {
+// takeDue marks what is due as running.
+func (w *writer) takeDue(c *claiming) error {
+	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", c.now.UnixNano(), c.n)
+	if err == nil && len(ids) > 0 {
+		err = w.take(ids, c)
+	}
+	if err != nil {
+		return err
+	}
+	var due, late sql.NullInt64
+	_, err = w.row(nextDue, []any{c.now.UnixNano()}, &due, &late)
+	c.see(due, late)
+	return err
+}
+
+func (w *writer) take(ids []int64, c *claiming) error {
 	list := w.list(ids)
 	if err := w.exec("INSERT INTO running (run_id, lane, owner) SELECT run_id, lane, ? FROM waiting WHERE "+w.among("run_id"), w.me, list); err != nil {
-		return nil, err
+		return err
 	}
 	if err := w.exec("DELETE FROM waiting WHERE "+w.among("run_id"), list); err != nil {
-		return nil, err
+		return err
 	}
-	if err := w.exec("UPDATE runs "+markRunning+" WHERE "+w.among("id"), now.UnixNano(), list); err != nil {
-		return nil, err
+	if err := w.exec("UPDATE runs "+markRunning+" WHERE "+w.among("id"), c.now.UnixNano(), list); err != nil {
+		return err
 	}
-	return w.load(ids, "")
+	runs, err := w.load(ids)
+	c.runs = append(c.runs, runs...)
+	w.seeClaimed(runs)
+	return err
 }
 
 // load reads runs by their ids.
-func (w *writer) load(ids []int64, and string, args ...any) (runs []trigger.Run, err error) {
-	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+and+" ORDER BY r.id", append([]any{w.list(ids)}, args...), func(rows rowScanner) error {
+func (w *writer) load(ids []int64) (runs []trigger.Run, err error) {
+	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+" ORDER BY r.id", []any{w.list(ids)}, func(rows rowScanner) error {
 		var r trigger.Run
 		err := rows.Scan(runColumns(&r)...)
 		runs = append(runs, r)
 		return err
 	})
 	return runs, err
-}
-
-// undoubted gives the runs of a claim that turned out to be on disk although
-// its answer was lost: they are ours, and nobody has started them.
-func (w *writer) undoubted() ([]trigger.Run, error) {
-	if len(w.doubted) == 0 {
-		return nil, nil
-	}
-	w.resolved = true
-	ids := make([]int64, len(w.doubted))
-	for i, r := range w.doubted {
-		ids[i] = r.ID
-	}
-	return w.load(ids, " AND r.id IN (SELECT run_id FROM running WHERE owner = ?)", w.me)
 }
 
 // Finish writes back how a try of a claimed run ended, and makes the next run
@@ -127,6 +182,7 @@ func (w *writer) undoubted() ([]trigger.Run, error) {
 func (s *Store) Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error) {
 	var state trigger.State
 	err := s.writer.doAsking(ctx, question{tries: []int64{r.ID}}, func(w *writer) error {
+		w.finished = append(w.finished, r.ID)
 		p, err := w.progressOf(r.ID)
 		if err != nil {
 			return err

@@ -203,5 +203,6 @@ func (w *writer) rewind(r trigger.Run) error {
 	if err := w.setOutcome(trigger.Waiting, ids...); err != nil {
 		return err
 	}
-	return w.exec("INSERT INTO waiting (run_id, due_at, head) SELECT id, not_before, FALSE FROM runs WHERE "+w.among("id"), w.list(ids))
+	return w.exec(`INSERT INTO waiting (run_id, due_at, head, awaits)
+		SELECT id, CASE WHEN approved < approvals THEN approve_by ELSE not_before END, FALSE, approved < approvals FROM runs WHERE `+w.among("id"), w.list(ids))
 }

@@ -67,8 +67,8 @@ func TestPlans(t *testing.T) {
 
 	// Which statement, by a part of it, and the plan it must have.
 	wants := []struct{ part, plan string }{
-		{"SELECT run_id FROM waiting WHERE head AND due_at <= ?", "SEARCH waiting USING INDEX waiting_due (due_at<?)"},
-		{"SELECT due_at FROM waiting", "SEARCH waiting USING INDEX waiting_due (due_at>?)"},
+		{"SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ?", "SEARCH waiting USING INDEX waiting_due (due_at<?)"},
+		{"SELECT due_at FROM waiting", "SCAN CONSTANT ROW | SCALAR SUBQUERY | SEARCH waiting USING INDEX waiting_due (due_at>?) | SCALAR SUBQUERY | SCAN waiting USING INDEX waiting_late"},
 		{"WHERE o.dedupe = ?", "SEARCH o USING COVERING INDEX origins_dedupe (dedupe=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"o.run_id > (SELECT max(id)", "SEARCH o USING INDEX origins_repository (repository=? AND run_id>? AND run_id<?) | SCALAR SUBQUERY | SEARCH runs | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"r.step <> ''", "SEARCH o USING COVERING INDEX origins_event (event_id=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | USE TEMP B-TREE FOR ORDER BY"},
@@ -169,7 +169,7 @@ func TestPlans(t *testing.T) {
 		 SELECT 1000 + i, 1000 + i, 'rule', 0, 'call', 't', '{}', 'lane' || (i % 50), 'queue', 0, '', 0, 0, 0, 0,
 			CASE WHEN i > 4000 THEN 'waiting' WHEN i % 30 = 0 THEN 'failed' ELSE 'succeeded' END, '', 1, i, i, i, i FROM n`,
 		"INSERT INTO origins SELECT r.id, e.id, e.repository, randomblob(16), r.lane, CASE r.state WHEN 'failed' THEN 'failed' ELSE '' END FROM runs r JOIN events e ON e.id = r.event_id WHERE r.id > 1000",
-		"INSERT INTO waiting SELECT id, lane, not_before, id > 5950 FROM runs WHERE id > 1000 AND state = 'waiting'",
+		"INSERT INTO waiting SELECT id, lane, not_before, id > 5950, 0 FROM runs WHERE id > 1000 AND state = 'waiting'",
 		"ANALYZE",
 	} {
 		exec(t, s, q)

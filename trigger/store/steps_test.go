@@ -489,6 +489,7 @@ func (m *machine) reopenOne(t *rapid.T) step {
 		return done
 	}, func(model *model) string {
 		model.begin(replica)
+		model.late[replica] = false
 		return done
 	}, nil}
 }

@@ -79,5 +79,5 @@ func (w *writer) approve(r trigger.Run, v trigger.Vote, now time.Time) error {
 		return nil
 	}
 	w.due = true
-	return w.exec("UPDATE waiting SET due_at = ? WHERE run_id = ?", dueAt(r), r.ID)
+	return w.exec("UPDATE waiting SET due_at = ?, awaits = FALSE WHERE run_id = ?", dueAt(r), r.ID)
 }

@@ -113,9 +113,11 @@ func testExpire(t *testing.T, b *bench) {
 	}
 	b.now = b.now.Add(25 * time.Hour)
 	interventions{t, b, b.Store}.refused(b.Vote(t.Context(), 1, yes("bob", "v1"), b.now), "run 1 was to be approved by")
-	b.claim()
-	b.want("expired waiting")
+	if _, next, err := b.Claim(t.Context(), b.now, 10); err != nil || next.After(b.now) {
+		t.Errorf("it is to be ended at %s, %v", next, err)
+	}
 	b.claim(2)
+	b.want("expired running")
 	r, tries, _, err := b.Run(t.Context(), 1)
 	if err != nil || r.Attempt != 0 || len(tries) != 0 || !r.FirstAt.IsZero() || r.Reason != "1 of 2 approvals by 2026-03-02T12:00:01Z" {
 		t.Errorf("%+v, %+v, %v", r, tries, err)

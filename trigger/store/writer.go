@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-
-	"github.com/dockbell/dockbell/trigger"
 )
 
 // batch is how many operations share one transaction at the most, and so one
@@ -37,14 +35,17 @@ type writer struct {
 	due     bool            // something in this transaction may have become due
 	noticed bool            // there is something to tell people
 
-	cancel  context.CancelFunc // ends ctx
-	me      int64              // the replica that this is
-	lapse   func()             // ends its lease
-	claimed []trigger.Run      // by this transaction
-	doubted []trigger.Run      // by one of which it is not known whether it was committed
+	cancel context.CancelFunc // ends ctx
+	me     int64              // the replica that this is
+	lapse  func()             // ends its lease
 
-	resolved bool            // this transaction finds out about the doubted
-	tells    map[string]bool // outcomes that people are told of
+	claims   []*claiming        // of this transaction
+	finished []int64            // the runs of which it knows that they need not be written again
+	handed   map[int64]struct{} // the runs that were claimed and are not finished
+	doubt    bool               // others may have been claimed: the answer was lost
+	late     bool               // there were runs that people were to approve by the time of the last claim
+
+	tells map[string]bool // outcomes that people are told of
 	memory
 	ahead
 
@@ -79,7 +80,7 @@ var (
 
 func startWriter(ctx context.Context, d dialect, e engine) (*writer, error) {
 	w := &writer{
-		dialect: d, engine: e, ops: make(chan *op), stmts: map[string]*sql.Stmt{},
+		dialect: d, engine: e, ops: make(chan *op), stmts: map[string]*sql.Stmt{}, handed: map[int64]struct{}{},
 		wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
@@ -168,7 +169,7 @@ func (w *writer) answer(o *op, err error) {
 }
 
 func (w *writer) transaction(ops []*op) error {
-	w.due, w.noticed, w.claimed, w.resolved = false, false, nil, false
+	w.due, w.noticed, w.claims, w.finished = false, false, nil, nil
 	if err := w.engine.begin(w, ops); err != nil {
 		w.forget()
 		return err
@@ -185,14 +186,12 @@ func (w *writer) transaction(ops []*op) error {
 	if err != nil {
 		w.forget()
 		if errors.Is(err, errDoubtful) {
-			w.doubted = append(w.doubted, w.claimed...)
+			w.doubt = w.doubt || len(w.claims) > 0
 			return err
 		}
 		return errors.Join(err, w.engine.rollback(w))
 	}
-	if w.resolved {
-		w.doubted = nil
-	}
+	w.handOut()
 	if w.due {
 		rouse(w.wake)
 	}

@@ -3,17 +3,19 @@
 CREATE TABLE waiting (
 	run_id BIGINT  PRIMARY KEY,
 	lane   TEXT,             -- where it takes its turn; NULL for one that takes none
-	due_at BIGINT  NOT NULL, -- when it may be claimed: to be started, or ended where nobody has approved it
-	head   BOOLEAN NOT NULL  -- it is its turn. A claim reads nothing else, whatever the backlog.
+	due_at BIGINT  NOT NULL, -- when it may start, or ends where it awaits people
+	head   BOOLEAN NOT NULL, -- it is its turn. A claim reads nothing else, whatever the backlog.
+	awaits BOOLEAN NOT NULL  -- not enough people have approved it
 ) WITH (
 	-- Rows go as fast as they come: an early cleaning keeps the indexes short.
 	autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000
 );
 INSERT INTO waiting
-	SELECT id, live_lane, coalesce(due_at, CASE WHEN approved < approvals THEN approve_by ELSE not_before END), due_at IS NOT NULL
+	SELECT id, live_lane, coalesce(due_at, CASE WHEN approved < approvals THEN approve_by ELSE not_before END), due_at IS NOT NULL, approved < approvals
 	FROM runs WHERE state = 'waiting' ORDER BY id;
 CREATE INDEX waiting_lane ON waiting (lane, run_id) WHERE lane IS NOT NULL;
-CREATE INDEX waiting_due ON waiting (due_at, run_id) WHERE head;
+CREATE INDEX waiting_due ON waiting (due_at, run_id) WHERE head AND NOT awaits;
+CREATE INDEX waiting_late ON waiting (due_at, run_id) WHERE head AND awaits;
 
 CREATE TABLE running (
 	run_id BIGINT PRIMARY KEY,

@@ -3,14 +3,16 @@
 CREATE TABLE waiting (
 	run_id INTEGER PRIMARY KEY,
 	lane   TEXT,             -- where it takes its turn; NULL for one that takes none
-	due_at INTEGER NOT NULL, -- when it may be claimed: to be started, or ended where nobody has approved it
-	head   INTEGER NOT NULL  -- it is its turn. A claim reads nothing else, whatever the backlog.
+	due_at INTEGER NOT NULL, -- when it may start, or ends where it awaits people
+	head   INTEGER NOT NULL, -- it is its turn. A claim reads nothing else, whatever the backlog.
+	awaits INTEGER NOT NULL  -- not enough people have approved it
 );
 INSERT INTO waiting
-	SELECT id, live_lane, coalesce(due_at, CASE WHEN approved < approvals THEN approve_by ELSE not_before END), due_at IS NOT NULL
+	SELECT id, live_lane, coalesce(due_at, CASE WHEN approved < approvals THEN approve_by ELSE not_before END), due_at IS NOT NULL, approved < approvals
 	FROM runs WHERE state = 'waiting' AND state <> 'succeeded' ORDER BY id;
 CREATE INDEX waiting_lane ON waiting (lane, run_id) WHERE lane IS NOT NULL;
-CREATE INDEX waiting_due ON waiting (due_at, run_id) WHERE head;
+CREATE INDEX waiting_due ON waiting (due_at, run_id) WHERE head AND NOT awaits;
+CREATE INDEX waiting_late ON waiting (due_at, run_id) WHERE head AND awaits;
 
 CREATE TABLE running (
 	run_id INTEGER PRIMARY KEY,
