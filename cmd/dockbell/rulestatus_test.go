@@ -122,7 +122,7 @@ func TestReportFollowsARun(t *testing.T) {
 		}
 	}
 	report("True the rule is in force 1 waiting")
-	runs, _, err := r.db.Claim(t.Context(), now, 1)
+	runs, _, err := r.db.Claim(t.Context(), now, func() int { return 1 })
 	if err != nil || len(runs) != 1 {
 		t.Fatal(runs, err)
 	}

@@ -19,7 +19,7 @@ import (
 
 // Store is what the queue needs of one.
 type Store interface {
-	Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error)
+	Claim(ctx context.Context, now time.Time, ready func() int) (runs []trigger.Run, next time.Time, err error)
 	Finish(ctx context.Context, r trigger.Run, res trigger.Result) (trigger.State, error)
 	Recover(ctx context.Context, now time.Time, repeatable func(kind string) bool) ([]trigger.Run, error)
 	Begin(ctx context.Context, r trigger.Run, begun string) error
@@ -138,7 +138,8 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 		} else if free > 0 && look {
 			var runs []trigger.Run
 			var err error
-			if runs, next, err = q.store.Claim(ctx, q.now(), free); err != nil {
+			ready := func() int { return free + len(q.finished) }
+			if runs, next, err = q.store.Claim(ctx, q.now(), ready); err != nil {
 				q.pause(ctx, "take runs", err)
 				continue
 			}
@@ -147,8 +148,8 @@ func (q *Queue) claimLoop(ctx, work context.Context) {
 				q.running.Add(1)
 				go q.do(ctx, work, lease, r)
 			}
-			look = len(runs) == free // there may be more than there are workers
-			free -= len(runs)
+			look = false
+			free -= len(runs) // below 0 with those who have become free since
 		}
 		if !next.IsZero() && free > 0 {
 			sleep = min(sleep, next.Sub(q.now()))

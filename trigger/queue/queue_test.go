@@ -59,12 +59,12 @@ type faulty struct {
 	claims, finishes atomic.Int64
 }
 
-func (f *faulty) Claim(ctx context.Context, now time.Time, n int) ([]trigger.Run, time.Time, error) {
+func (f *faulty) Claim(ctx context.Context, now time.Time, ready func() int) ([]trigger.Run, time.Time, error) {
 	f.claims.Add(1)
 	if err := f.claim.Load(); err != nil {
 		return nil, time.Time{}, *err
 	}
-	return f.Store.Claim(ctx, now, n)
+	return f.Store.Claim(ctx, now, ready)
 }
 
 func (f *faulty) Lease() context.Context {

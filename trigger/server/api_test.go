@@ -25,7 +25,7 @@ func fill(t *testing.T) *station {
 			t.Fatalf("%d %s", w.Code, w.Body)
 		}
 	}
-	runs, _, err := s.store.Claim(t.Context(), time.Now().Add(time.Minute), 1)
+	runs, _, err := s.store.Claim(t.Context(), time.Now().Add(time.Minute), func() int { return 1 })
 	if err != nil || len(runs) != 1 || runs[0].ID != 1 {
 		t.Fatalf("claimed %v, %v", runs, err)
 	}

@@ -219,7 +219,7 @@ func (g *gallery) push(repository, tag string) {
 // begin starts the next run, finish writes back how it went.
 func (g *gallery) begin() trigger.Run {
 	g.t.Helper()
-	runs, _, err := g.store.Claim(context.Background(), time.Now(), 1)
+	runs, _, err := g.store.Claim(context.Background(), time.Now(), func() int { return 1 })
 	if err != nil || len(runs) != 1 {
 		g.t.Fatalf("claimed %v, %v", runs, err)
 	}

@@ -331,6 +331,7 @@ func (w *writer) queueClaims(b *pgx.Batch) {
 	left := w.claims[w.claimed:]
 	w.claimed = len(w.claims)
 	for _, c := range left {
+		c.n = c.ready()
 		b.Queue(w.bind(takeAtOnce), c.now.UnixNano(), w.me, c.n).Query(func(rows pgx.Rows) error {
 			var r trigger.Run
 			_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { c.runs = append(c.runs, r); return nil })

@@ -72,7 +72,7 @@ func drain(b *testing.B, s *Store, left int) {
 	const workers = 64
 	done := make(chan struct{}, workers)
 	for free := workers; left > 0; {
-		runs, _, err := s.Claim(b.Context(), time.Now(), free)
+		runs, _, err := s.Claim(b.Context(), time.Now(), upTo(free))
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func BenchmarkClaim(b *testing.B) {
 			for range b.N {
 				for i, s := range stores {
 					began := time.Now()
-					runs, _, err := s.Claim(b.Context(), began, together)
+					runs, _, err := s.Claim(b.Context(), began, upTo(together))
 					took[i] = append(took[i], time.Since(began))
 					if err != nil || len(runs) != together {
 						b.Fatal(len(runs), err)

@@ -32,7 +32,7 @@ func (i interventions) add(lane, tag string, mode trigger.Mode) int64 {
 // end claims what is due and ends it.
 func (i interventions) end(state trigger.State) (ids []int64) {
 	i.Helper()
-	runs, _, err := i.s.Claim(i.Context(), i.b.now, 10)
+	runs, _, err := i.s.Claim(i.Context(), i.b.now, upTo(10))
 	if err != nil {
 		i.Fatal(err)
 	}

@@ -2,6 +2,7 @@ package store
 
 import (
 	"database/sql"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -153,6 +154,12 @@ func (c *cluster) clear() {
 		}
 		return nil
 	})
+	for _, s := range c.stores {
+		err = errors.Join(err, s.writer.do(c.test.Context(), func(w *writer) error {
+			w.late = false
+			return nil
+		}))
+	}
 	if err != nil {
 		c.test.Fatal(err)
 	}

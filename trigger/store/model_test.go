@@ -330,7 +330,7 @@ func (r *modelRun) due() time.Time {
 func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time.Time) {
 	late := func(r *modelRun) bool { return r.Awaits() && !r.due().After(now) }
 	if m.late[replica] {
-		for _, r := range m.first(n, late) {
+		for _, r := range m.first(expireAtOnce, late) {
 			m.end(r, trigger.Expired, fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339)), now)
 		}
 	}

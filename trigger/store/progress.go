@@ -10,15 +10,16 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// Claim marks up to n due runs as running and returns them; none that is not
-// on disk as running is ever started. next is when it is worth asking again:
-// at once when that were n, else when another one falls due; zero when none is
-// known of. Runs that were to be approved by next, and are not, end as expired
-// when it is asked again.
-func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger.Run, next time.Time, err error) {
+// Claim marks due runs as running and returns them, as many as ready says when
+// it comes to that: more may be ready for them by then. None that is not on
+// disk as running is ever started. next is when it is worth asking again: at
+// once when all who are ready have one, else when another one falls due; zero
+// when none is known of. Runs that were to be approved by next, and are not, end
+// as expired when it is asked again.
+func (s *Store) Claim(ctx context.Context, now time.Time, ready func() int) (runs []trigger.Run, next time.Time, err error) {
 	c := &claiming{}
 	err = s.writer.do(ctx, func(w *writer) error {
-		*c = claiming{now: now, n: n}
+		*c = claiming{now: now, ready: ready}
 		return w.claim(c)
 	})
 	if err != nil {
@@ -27,13 +28,14 @@ func (s *Store) Claim(ctx context.Context, now time.Time, n int) (runs []trigger
 	return c.runs, c.next, nil
 }
 
-// claiming is what somebody who is ready for n runs gets.
+// claiming is what those get who are ready for runs.
 type claiming struct {
-	now  time.Time
-	n    int
-	runs []trigger.Run
-	next time.Time // when it is worth asking again
-	late bool      // there are runs that people were to approve by now
+	now   time.Time
+	ready func() int
+	n     int // that were ready
+	runs  []trigger.Run
+	next  time.Time // when it is worth asking again
+	late  bool      // there are runs that people were to approve by now
 }
 
 // claim takes what is due, now or with the commit.
@@ -50,7 +52,7 @@ func (w *writer) claim(c *claiming) error {
 		}
 	}
 	if late {
-		if err := w.expire(c.now, c.n); err != nil {
+		if err := w.expire(c.now); err != nil {
 			return err
 		}
 	}
@@ -89,9 +91,13 @@ func (w *writer) handOut() {
 	}
 }
 
-// expire ends up to n runs that people were to approve by now.
-func (w *writer) expire(now time.Time, n int) error {
-	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), n)
+// expireAtOnce is how many runs end together because nobody has approved them:
+// others wait for that.
+const expireAtOnce = 100
+
+// expire ends runs that people were to approve by now.
+func (w *writer) expire(now time.Time) error {
+	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), expireAtOnce)
 	if err != nil || len(ids) == 0 {
 		return err
 	}
@@ -133,6 +139,7 @@ func (c *claiming) see(due, late sql.NullInt64) {
 
 // takeDue marks what is due as running.
 func (w *writer) takeDue(c *claiming) error {
+	c.n = c.ready()
 	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", c.now.UnixNano(), c.n)
 	if err == nil && len(ids) > 0 {
 		err = w.take(ids, c)

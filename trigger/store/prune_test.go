@@ -25,7 +25,7 @@ func history(t *testing.T, b *bench, s *Store, lane, tag string, state trigger.S
 	if state == trigger.Waiting {
 		return
 	}
-	runs, _, err := s.Claim(t.Context(), b.now, 10)
+	runs, _, err := s.Claim(t.Context(), b.now, upTo(10))
 	if err != nil || len(runs) != 1 {
 		t.Fatal(runs, err)
 	}

@@ -190,7 +190,7 @@ func TestReplicasAtOnce(t *testing.T) {
 		})
 		group.Go(func() {
 			for left.Load() > 0 && t.Context().Err() == nil {
-				claimed, _, err := b.Claim(t.Context(), b.now, 8)
+				claimed, _, err := b.Claim(t.Context(), b.now, upTo(8))
 				if err != nil {
 					t.Error(err)
 					return
@@ -302,7 +302,7 @@ func TestLostAnswer(t *testing.T) {
 	b.accept(b.push("v1"), planned("a", trigger.Queue))
 	b.now = b.now.Add(time.Second)
 	p.swallow.Store(true)
-	if runs, _, err := s.Claim(t.Context(), b.now, 10); !errors.Is(err, errDoubtful) {
+	if runs, _, err := s.Claim(t.Context(), b.now, upTo(10)); !errors.Is(err, errDoubtful) {
 		t.Fatalf("%+v, %v", runs, err)
 	}
 	b.want("running")
@@ -350,7 +350,7 @@ func TestBrokenConnections(t *testing.T) {
 		})
 	}
 	work := func() int {
-		runs, _, err := s.Claim(t.Context(), time.Now(), 8)
+		runs, _, err := s.Claim(t.Context(), time.Now(), upTo(8))
 		if err != nil {
 			return 1 // there may be some
 		}

@@ -52,14 +52,14 @@ func testMigration(t *testing.T, location string, from, to int) {
 	if left, err := s.Recover(t.Context(), time.Unix(10, 0), func(string) bool { return true }); err != nil || len(left) != 1 || left[0].ID != 1 {
 		t.Errorf("left over %+v, %v", left, err)
 	}
-	runs, _, err := s.Claim(t.Context(), time.Unix(20, 0), 10)
+	runs, _, err := s.Claim(t.Context(), time.Unix(20, 0), upTo(10))
 	if err != nil || len(runs) != 1 || runs[0].ID != 1 || runs[0].Attempt != 2 {
 		t.Fatalf("claimed %+v, %v", runs, err)
 	}
 	if _, err := s.Finish(t.Context(), runs[0], trigger.Result{State: trigger.Succeeded, At: time.Unix(21, 0)}); err != nil {
 		t.Fatal(err)
 	}
-	if runs, _, err = s.Claim(t.Context(), time.Unix(30, 0), 10); err != nil || len(runs) != 1 || runs[0].ID != 2 {
+	if runs, _, err = s.Claim(t.Context(), time.Unix(30, 0), upTo(10)); err != nil || len(runs) != 1 || runs[0].ID != 2 {
 		t.Errorf("claimed %+v, %v", runs, err)
 	}
 	if problems, err := Check(t.Context(), location); err != nil || len(problems) > 0 {

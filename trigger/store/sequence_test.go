@@ -41,7 +41,7 @@ func testSequence(t *testing.T, b *bench) {
 		b.accept(e, stepsOf(tt.when...)...)
 		b.sound()
 		for i, state := range tt.ends {
-			runs, _, err := b.Claim(t.Context(), b.now, 10)
+			runs, _, err := b.Claim(t.Context(), b.now, upTo(10))
 			if err != nil || len(runs) != 1 || runs[0].Pending || runs[0].EventID != b.all()[first].EventID {
 				t.Fatalf("%s: step %d: %+v, %v", tt.name, i, runs, err)
 			}

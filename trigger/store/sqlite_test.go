@@ -436,7 +436,7 @@ func TestFullDisk(t *testing.T) {
 	rec := b.accept(b.push("v2"), planned("y", trigger.Queue))
 	kept[rec.Runs[0].ID] = true
 	same("with space again")
-	runs, _, err := b.Claim(t.Context(), b.now, 5)
+	runs, _, err := b.Claim(t.Context(), b.now, upTo(5))
 	if err != nil || len(runs) != 5 {
 		t.Fatal(len(runs), err)
 	}
@@ -494,7 +494,7 @@ func TestClose(t *testing.T) {
 	}
 	wg.Wait()
 	for name, op := range map[string]func() error{
-		"claim":  func() error { _, _, err := s.Claim(t.Context(), b.now, 1); return err },
+		"claim":  func() error { _, _, err := s.Claim(t.Context(), b.now, upTo(1)); return err },
 		"finish": func() error { _, err := s.Finish(t.Context(), trigger.Run{ID: 1}, trigger.Result{}); return err },
 		"runs":   func() error { _, err := s.Runs(t.Context(), trigger.RunFilter{Limit: 1}); return err },
 		"ping":   func() error { return s.Ping(t.Context()) },

@@ -251,7 +251,7 @@ func (m *machine) claimBy(replica int, at time.Time, n int) step {
 	return step{fmt.Sprintf("%sclaim up to %d", m.by(replica), n), at, func() (said string) {
 		var next time.Time
 		var err error
-		if runs, next, err = m.stores[replica].Claim(m.test.Context(), at, n); err != nil {
+		if runs, next, err = m.stores[replica].Claim(m.test.Context(), at, upTo(n)); err != nil {
 			return err.Error()
 		}
 		return fmt.Sprintf(format, ids(runs), next.UTC())

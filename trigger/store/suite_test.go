@@ -157,7 +157,7 @@ func (b *bench) accept(e trigger.Event, runs ...trigger.Run) trigger.ReceiptEven
 // claim claims what is due, and says which.
 func (b *bench) claim(want ...int64) []trigger.Run {
 	b.Helper()
-	runs, _, err := b.Claim(b.Context(), b.now, 1000)
+	runs, _, err := b.Claim(b.Context(), b.now, upTo(1000))
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -167,6 +167,9 @@ func (b *bench) claim(want ...int64) []trigger.Run {
 	slices.SortFunc(runs, func(x, y trigger.Run) int { return int(x.ID - y.ID) })
 	return runs
 }
+
+// upTo is that so many are ready for a run.
+func upTo(n int) func() int { return func() int { return n } }
 
 func ids(runs []trigger.Run) (got []int64) {
 	for _, r := range runs {
@@ -541,7 +544,7 @@ func testRetry(t *testing.T, b *bench) {
 	}
 	b.reason(1, "503")
 	b.claim() // the head of the lane waits, and so does the next
-	if _, next, err := b.Claim(t.Context(), later.Add(-1), 10); err != nil || !next.Equal(later) {
+	if _, next, err := b.Claim(t.Context(), later.Add(-1), upTo(10)); err != nil || !next.Equal(later) {
 		t.Errorf("next is %s, %v, want %s", next, err, later)
 	}
 	b.now = later
@@ -779,13 +782,13 @@ func testDue(t *testing.T, b *bench) {
 	b.accept(b.push("v2"), planned("b", trigger.Queue, at(time.Minute)))
 	b.accept(b.push("v3"), planned("b", trigger.Queue, at(0)))
 	b.claim()
-	runs, next, err := b.Claim(t.Context(), start, 10)
+	runs, next, err := b.Claim(t.Context(), start, upTo(10))
 	if want := b.all()[1].NotBefore; err != nil || len(runs) != 0 || !next.Equal(want) {
 		t.Errorf("%d runs, next %s, %v, want none and %s", len(runs), next, err, want)
 	}
 	b.now = start.Add(2 * time.Hour)
 	// The earliest first, and never more than asked for.
-	runs, next, err = b.Claim(t.Context(), b.now, 1)
+	runs, next, err = b.Claim(t.Context(), b.now, upTo(1))
 	if err != nil || !slices.Equal(ids(runs), []int64{2}) || !next.Equal(b.now) {
 		t.Errorf("%d, next %s, %v", ids(runs), next, err)
 	}
@@ -793,7 +796,7 @@ func testDue(t *testing.T, b *bench) {
 	for _, r := range b.claim(1, 3) {
 		b.finish(r, trigger.Succeeded)
 	}
-	if runs, next, err := b.Claim(t.Context(), b.now, 1); err != nil || len(runs) != 0 || !next.IsZero() {
+	if runs, next, err := b.Claim(t.Context(), b.now, upTo(1)); err != nil || len(runs) != 0 || !next.IsZero() {
 		t.Errorf("an empty store: %d, %s, %v", len(runs), next, err)
 	}
 }
@@ -969,7 +972,7 @@ func testConcurrent(t *testing.T, b *bench) {
 					sent = true
 				default:
 				}
-				runs, _, err := b.Claim(t.Context(), start.Add(time.Hour), 3)
+				runs, _, err := b.Claim(t.Context(), start.Add(time.Hour), upTo(3))
 				if err != nil {
 					t.Error(err)
 					return

@@ -107,13 +107,13 @@ func testExpire(t *testing.T, b *bench) {
 	b.accept(b.push("v1"), planned("a", trigger.Queue, b.needs(2)))
 	b.accept(b.push("v2"), planned("a", trigger.Queue))
 	b.vote(1, yes("anna", "v1"))
-	_, next, err := b.Claim(t.Context(), b.now, 10)
+	_, next, err := b.Claim(t.Context(), b.now, upTo(10))
 	if want := b.now.Add(24*time.Hour - time.Second); err != nil || !next.Equal(want) {
 		t.Errorf("next at %s, %v, want %s", next, err, want)
 	}
 	b.now = b.now.Add(25 * time.Hour)
 	interventions{t, b, b.Store}.refused(b.Vote(t.Context(), 1, yes("bob", "v1"), b.now), "run 1 was to be approved by")
-	if _, next, err := b.Claim(t.Context(), b.now, 10); err != nil || next.After(b.now) {
+	if _, next, err := b.Claim(t.Context(), b.now, upTo(10)); err != nil || next.After(b.now) {
 		t.Errorf("it is to be ended at %s, %v", next, err)
 	}
 	b.claim(2)
