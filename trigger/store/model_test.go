@@ -328,7 +328,7 @@ func (r *modelRun) due() time.Time {
 
 // claim gives the runs that are claimed, and when it is worth asking again.
 func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time.Time) {
-	late := func(r *modelRun) bool { return r.Awaits() && !r.due().After(now) }
+	late := func(r *modelRun) bool { return r.Awaits() && r.due().Before(now) }
 	if m.late[replica] {
 		for _, r := range m.first(expireAtOnce, late) {
 			m.end(r, trigger.Expired, fmt.Sprintf("%d of %d approvals by %s", r.Approved, r.Approvals, r.ApproveBy.Format(time.RFC3339)), now)
@@ -346,12 +346,16 @@ func (m *model) claim(replica int, now time.Time, n int) (ids []int64, next time
 			r.FirstAt = now
 		}
 	}
-	if len(due) == n {
-		next = now
-	} else if more := m.first(1, func(*modelRun) bool { return true }); len(more) > 0 {
+	more := m.first(1, late)
+	if m.late[replica] = len(more) > 0; !m.late[replica] && len(due) == n {
+		return ids, now
+	}
+	if len(more) == 0 {
+		more = m.first(1, func(*modelRun) bool { return true })
+	}
+	if len(more) > 0 {
 		next = more[0].due()
 	}
-	m.late[replica] = len(m.first(1, late)) > 0
 	return ids, next
 }
 

@@ -14,8 +14,8 @@ import (
 // it comes to that: more may be ready for them by then. None that is not on
 // disk as running is ever started. next is when it is worth asking again: at
 // once when all who are ready have one, else when another one falls due; zero
-// when none is known of. Runs that were to be approved by next, and are not, end
-// as expired when it is asked again.
+// when none is known of. Runs that were to be approved before now, and are not,
+// end as expired when it is asked again.
 func (s *Store) Claim(ctx context.Context, now time.Time, ready func() int) (runs []trigger.Run, next time.Time, err error) {
 	c := &claiming{}
 	err = s.writer.do(ctx, func(w *writer) error {
@@ -35,7 +35,7 @@ type claiming struct {
 	n     int // that were ready
 	runs  []trigger.Run
 	next  time.Time // when it is worth asking again
-	late  bool      // there are runs that people were to approve by now
+	late  bool      // there are runs that people were to approve before now
 }
 
 // claim takes what is due, now or with the commit.
@@ -95,9 +95,9 @@ func (w *writer) handOut() {
 // others wait for that.
 const expireAtOnce = 100
 
-// expire ends runs that people were to approve by now.
+// expire ends runs that people were to approve before now.
 func (w *writer) expire(now time.Time) error {
-	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), expireAtOnce)
+	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND awaits AND due_at < ? ORDER BY due_at, run_id LIMIT ?", now.UnixNano(), expireAtOnce)
 	if err != nil || len(ids) == 0 {
 		return err
 	}
@@ -131,10 +131,10 @@ func (c *claiming) see(due, late sql.NullInt64) {
 			c.next = t
 		}
 	}
-	c.late = late.Valid && late.Int64 <= c.now.UnixNano()
-	if len(c.runs) >= c.n {
+	if len(c.runs) >= c.n && (c.next.IsZero() || c.next.After(c.now)) {
 		c.next = c.now
 	}
+	c.late = late.Valid && late.Int64 < c.now.UnixNano()
 }
 
 // takeDue marks what is due as running.

@@ -43,7 +43,7 @@ type writer struct {
 	finished []int64            // the runs of which it knows that they need not be written again
 	handed   map[int64]struct{} // the runs that were claimed and are not finished
 	doubt    bool               // others may have been claimed: the answer was lost
-	late     bool               // there were runs that people were to approve by the time of the last claim
+	late     bool               // there were runs that people were to approve before the last claim
 
 	tells map[string]bool // outcomes that people are told of
 	memory
