@@ -44,6 +44,7 @@ func TestStore(t *testing.T) {
 		{"recover", testRecover},
 		{"finish twice", testFencing},
 		{"due later", testDue},
+		{"who becomes ready meanwhile", testReady},
 		{"times beyond the range", testFarTimes},
 		{"lists", testLists},
 		{"live and outcomes", testLive},
@@ -771,6 +772,34 @@ func testFencing(t *testing.T, b *bench) {
 		t.Error("a run that does not exist was finished")
 	}
 	b.claim(2)
+}
+
+// A claim that has to wait is for those who are ready when it is carried out.
+func testReady(t *testing.T, b *bench) {
+	for _, lane := range []string{"a", "b", "c"} {
+		b.accept(b.push(lane), planned(lane, trigger.Queue))
+	}
+	var ready atomic.Int64
+	var others sync.WaitGroup
+	claimed := make(chan []trigger.Run, 1)
+	err := b.writer.do(t.Context(), func(*writer) error {
+		others.Go(func() {
+			runs, _, err := b.Claim(t.Context(), b.now, func() int { return int(ready.Load()) })
+			if err != nil {
+				t.Error(err)
+			}
+			claimed <- runs
+		})
+		ready.Store(3) // nothing is carried out before this is
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	others.Wait()
+	if got := ids(<-claimed); len(got) != 3 {
+		t.Errorf("claimed %d, want all three", got)
+	}
 }
 
 func testDue(t *testing.T, b *bench) {
