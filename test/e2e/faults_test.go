@@ -369,6 +369,9 @@ func (d *daemon) tellsOfDamage(t *testing.T, advise string) {
 			body := distribution(fmt.Sprint("damaged-", v), "registry.example.com", "shop/app-0", fmt.Sprintf("v2.%d.0", v), digestOf(v), "2026-11-21T10:00:00Z")
 			r, err := d.post("registry", body)
 			if err != nil {
+				if text := d.log.tail(100); strings.Contains(text, "runs left over from before") && strings.Contains(text, advise) {
+					return nil // it has met the damage at its start, and ended
+				}
 				return err
 			}
 			if r.Status/100 != 2 && r.Status != http.StatusServiceUnavailable {

@@ -96,7 +96,7 @@ func (s *Store) again(ctx context.Context, read func() error) (err error) {
 	for range 1 + readers {  // as many connections may be stale
 		err = read()
 		if err == nil || !s.shared || ctx.Err() != nil || errors.Is(err, sql.ErrNoRows) || errors.As(err, &said) {
-			return err
+			return advised(err)
 		}
 	}
 	return err
