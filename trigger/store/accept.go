@@ -174,14 +174,13 @@ func (w *writer) admit(r trigger.Run, forced bool) (trigger.Admitted, trigger.St
 		key = nil // once it is released, the same event makes a run
 	}
 	claimable := r.State == trigger.Waiting && !r.After && !held && !r.Pending
-	busy, lane := false, ""
+	busy := false
 	if r.State == trigger.Waiting && takesTurns(r) && !r.Pending {
-		lane = r.Lane
-		if busy, err = w.busy(lane); err != nil {
+		if busy, err = w.busy(r.Lane); err != nil {
 			return trigger.Admitted{}, "", err
 		}
 	}
-	if r.ID, err = w.insertRun(r, key, lane, claimable && !busy); err != nil {
+	if r.ID, err = w.insertRun(r, key, claimable && !busy); err != nil {
 		return trigger.Admitted{}, "", err
 	}
 	w.seeNew(r)

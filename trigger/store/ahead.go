@@ -322,8 +322,8 @@ func (w *writer) giveBack(b *pgx.Batch) {
 }
 
 const takeAtOnce = `WITH
-		taken AS (DELETE FROM waiting WHERE run_id IN (SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ?1 ORDER BY due_at, run_id LIMIT ?3) RETURNING run_id, lane),
-		started AS (INSERT INTO running SELECT run_id, lane, ?2::bigint FROM taken)
+		taken AS (DELETE FROM waiting WHERE run_id IN (` + areDue + `) RETURNING run_id, lane),
+		started AS (INSERT INTO running SELECT run_id, lane, ?3::bigint FROM taken)
 	UPDATE runs r ` + markRunning + " FROM taken t, events e WHERE r.id = t.run_id AND e.id = r.event_id RETURNING " + runFields
 
 // queueClaims adds the claims to what is sent.
@@ -332,7 +332,7 @@ func (w *writer) queueClaims(b *pgx.Batch) {
 	w.claimed = len(w.claims)
 	for _, c := range left {
 		c.n = c.ready()
-		b.Queue(w.bind(takeAtOnce), c.now.UnixNano(), w.me, c.n).Query(func(rows pgx.Rows) error {
+		b.Queue(w.bind(takeAtOnce), c.now.UnixNano(), c.n, w.me).Query(func(rows pgx.Rows) error {
 			var r trigger.Run
 			_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { c.runs = append(c.runs, r); return nil })
 			return err

@@ -139,8 +139,8 @@ func (w *writer) insertEvent(delivery int64, e trigger.Event, reason string) (in
 	return w.insert(insertEvent, "events_id", values)
 }
 
-// insertRun adds a run; lane is "" for one that takes no turns.
-func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable bool) (int64, error) {
+// insertRun adds a run.
+func (w *writer) insertRun(r trigger.Run, key []byte, claimable bool) (int64, error) {
 	approvers := ""
 	if len(r.Approvers) > 0 {
 		text, err := json.Marshal(r.Approvers)
@@ -179,14 +179,13 @@ func (w *writer) insertRun(r trigger.Run, key []byte, lane string, claimable boo
 		return id, nil
 	}
 	r.ID = id
-	return id, w.insertWaiting(r, lane, claimable)
+	return id, w.insertWaiting(r, claimable)
 }
 
-// insertWaiting makes a run one of those that wait; lane is "" for one that
-// takes no turns.
-func (w *writer) insertWaiting(r trigger.Run, lane string, head bool) error {
+// insertWaiting makes a run one of those that wait.
+func (w *writer) insertWaiting(r trigger.Run, head bool) error {
 	w.due = w.due || head
-	values := []any{r.ID, orNull(lane), dueAt(r), head, r.Awaits()}
+	values := []any{r.ID, turnIn(r), dueAt(r), head, r.Awaits()}
 	if _, ok := w.keep(&w.waits, "", values); ok {
 		return nil
 	}
@@ -202,11 +201,13 @@ func dueAt(r trigger.Run) int64 {
 	return nanos(r.NotBefore)
 }
 
-func orNull(text string) any {
-	if text == "" {
+// turnIn is the lane in which a run that waits takes its turn, NULL for one that
+// takes none or has yet to come to that.
+func turnIn(r trigger.Run) any {
+	if !takesTurns(r) || r.Pending || r.Lane == "" {
 		return nil
 	}
-	return text
+	return r.Lane
 }
 
 // note keeps a decision about a run.

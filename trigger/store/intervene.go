@@ -31,7 +31,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 		if r.Attempt == 0 {
 			return trigger.Refuse("run %d could not be made: %s", id, r.Reason)
 		}
-		lane, head := "", true
+		head := true
 		h, err := w.heldBy(r.Lane, r.Event.Digest)
 		if err != nil {
 			return err
@@ -54,7 +54,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			if err != nil {
 				return err
 			}
-			lane, head = r.Lane, head && !busy
+			head = head && !busy
 			delete(w.lanes, r.Lane)
 		}
 		w.due = true
@@ -71,7 +71,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			return err
 		}
 		r.NotBefore = now
-		if err := w.insertWaiting(r, lane, head); err != nil {
+		if err := w.insertWaiting(r, head); err != nil {
 			return err
 		}
 		if err := w.note(id, now, why); err != nil || r.When == trigger.NoStep {

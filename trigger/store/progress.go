@@ -119,6 +119,7 @@ func (w *writer) expire(now time.Time) error {
 const (
 	markRunning = `SET state = 'running', attempt = attempt + 1, started_at = CASE WHEN started_at < ?1 THEN ?1 ELSE started_at + 1 END, reason = '',
 			first_at = CASE WHEN first_at = 0 THEN ?1 ELSE first_at END`
+	areDue = "SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ?1 ORDER BY due_at, run_id LIMIT ?2"
 	// When another one falls due, and when one is to be approved by.
 	nextDue = `SELECT (SELECT due_at FROM waiting WHERE head AND NOT awaits AND due_at > ? ORDER BY due_at, run_id LIMIT 1),
 		(SELECT due_at FROM waiting WHERE head AND awaits ORDER BY due_at, run_id LIMIT 1)`
@@ -140,7 +141,7 @@ func (c *claiming) see(due, late sql.NullInt64) {
 // takeDue marks what is due as running.
 func (w *writer) takeDue(c *claiming) error {
 	c.n = c.ready()
-	ids, err := w.idsOf("SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ? ORDER BY due_at, run_id LIMIT ?", c.now.UnixNano(), c.n)
+	ids, err := w.idsOf(areDue, c.now.UnixNano(), c.n)
 	if err == nil && len(ids) > 0 {
 		err = w.take(ids, c)
 	}
@@ -314,12 +315,8 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 	if err := w.exec("UPDATE runs SET state = 'waiting', reason = ?, not_before = ? WHERE id = ?", res.Reason, nanos(res.NotBefore), r.ID); err != nil {
 		return res, err
 	}
-	lane := ""
-	if takesTurns(r) {
-		lane = r.Lane
-	}
 	r.NotBefore = res.NotBefore
-	return res, w.insertWaiting(r, lane, h == nil)
+	return res, w.insertWaiting(r, h == nil)
 }
 
 // newerLatest gives the run that makes one of mode latest needless: a newer one

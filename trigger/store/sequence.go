@@ -162,10 +162,6 @@ func (w *writer) enter(r trigger.Run, now time.Time) error {
 	if newer != 0 {
 		return w.end(r, trigger.Superseded, supersededBy(newer), now)
 	}
-	var lane any
-	if takesTurns(r) {
-		lane = r.Lane
-	}
 	w.due = true
 	delete(w.lanes, r.Lane)
 	if err := w.note(r.ID, now, "the steps before it have ended"); err != nil {
@@ -174,7 +170,7 @@ func (w *writer) enter(r trigger.Run, now time.Time) error {
 	if err := w.exec("UPDATE runs SET pending = FALSE, reason = ?, not_before = ? WHERE id = ?", r.Reason, nanos(r.NotBefore), r.ID); err != nil {
 		return err
 	}
-	err = w.exec("UPDATE waiting SET lane = ?, due_at = ?, head = ? WHERE run_id = ?", lane, dueAt(r), lane == nil && !held, r.ID)
+	err = w.exec("UPDATE waiting SET lane = ?, due_at = ?, head = ? WHERE run_id = ?", turnIn(r), dueAt(r), turnIn(r) == nil && !held, r.ID)
 	if err != nil || !takesTurns(r) {
 		return err
 	}
