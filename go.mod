@@ -20,6 +20,7 @@ require (
 	github.com/prometheus/client_golang v1.25.0
 	github.com/robfig/cron/v3 v3.0.1
 	github.com/spf13/cobra v1.10.2
+	github.com/tidwall/btree v1.8.2
 	github.com/tidwall/gjson v1.20.0
 	golang.org/x/crypto v0.57.0
 	golang.org/x/net v0.59.0

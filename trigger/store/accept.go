@@ -30,11 +30,7 @@ import (
 // or superseded: what the lane holds or is about to.
 func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
 	var receipt trigger.Receipt
-	var q question
-	if s.shared {
-		q = questionsOf(planned)
-	}
-	err := s.writer.doAsking(ctx, q, func(w *writer) (err error) {
+	err := s.writer.doAsking(ctx, questionsOf(planned), func(w *writer) (err error) {
 		receipt, err = w.accept(d, planned)
 		return err
 	})
@@ -296,18 +292,38 @@ func (w *writer) duplicate(key []byte) (id int64, err error) {
 	}
 	d, asked := w.keys[string(key)]
 	if !asked {
-		if _, err := w.row("SELECT r.id, r.state FROM origins o JOIN runs r ON r.id = o.run_id WHERE o.dedupe = ?", []any{key}, &d.id, &d.state); err != nil {
+		if d, err = w.madeFrom(key); err != nil {
 			return 0, err
 		}
 	}
 	if d.state == trigger.Failed || d.state == trigger.RolledBack {
-		return 0, w.exec(isNew, d.id)
+		return 0, w.isNew(d.id)
 	}
 	return d.id, nil
 }
 
+// madeFrom gives the run that has a key.
+func (w *writer) madeFrom(key []byte) (d duplicate, err error) {
+	if err := w.settle(w.indexes.dedupes, string(key)); err != nil {
+		return d, err
+	}
+	_, err = w.row("SELECT r.id, r.state FROM runs_by_dedupe d JOIN runs r ON r.id = d.id WHERE d.dedupe = ?", []any{key}, &d.id, &d.state)
+	return d, err
+}
+
 // isNew lets the event that made a run make another one.
-const isNew = "UPDATE origins SET dedupe = NULL WHERE run_id = ?"
+func (w *writer) isNew(run int64) error {
+	if !w.shared {
+		var key []byte
+		if ok, err := w.row("SELECT dedupe FROM origins WHERE run_id = ? AND dedupe IS NOT NULL", []any{run}, &key); !ok {
+			return err
+		}
+		if err := w.settle(w.indexes.dedupes, string(key)); err != nil {
+			return err
+		}
+	}
+	return w.exec("UPDATE origins SET dedupe = NULL WHERE run_id = ?", run)
+}
 
 // ripen makes a run wait until its image has been known for long enough. Only
 // what dockbell has seen counts: the times in an image are anybody's.
@@ -320,8 +336,11 @@ func (w *writer) ripen(r *trigger.Run) error {
 	if value == "" {
 		column, value = "tag", e.Tag
 	}
+	if err := w.settle(w.indexes.events, e.Repository); err != nil {
+		return err
+	}
 	var first int64
-	ok, err := w.row("SELECT min(received_at) FROM events WHERE repository = ? AND registry = ? AND "+column+" = ?", []any{e.Repository, e.Registry, value}, &first)
+	ok, err := w.row("SELECT min(e.received_at) FROM events_by_repository p JOIN events e ON e.id = p.id WHERE p.repository = ? AND e.registry = ? AND e."+column+" = ?", []any{e.Repository, e.Registry, value}, &first)
 	if !ok {
 		return err
 	}

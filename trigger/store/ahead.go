@@ -25,24 +25,28 @@ type repoTag struct{ repository, tag string }
 
 func (q question) empty() bool { return q.deliveries == 0 && len(q.tries) == 0 }
 
-// ahead lets the operations of a transaction share their statements where each
-// one is a round trip: their questions are asked before they are carried out,
-// and what they add is kept back until the end, or until something is asked
-// that it might change. On SQLite it stays empty: there a statement costs no
-// more alone.
+// rows is how many rows may be added.
+func (q question) rows() map[*table]int {
+	return map[*table]int{deliveryTable: q.deliveries, eventTable: q.events, runTable: q.runs}
+}
+
+// ahead lets the operations of a transaction share their statements, of which
+// each is a round trip to PostgreSQL: their questions are asked before they are
+// carried out, and what they do is kept back until the end, or until something
+// is asked that it might change. SQLite is asked ahead for what is new alone, and
+// the same is kept back but for the ends of runs.
 type ahead struct {
-	on   bool
-	ids  map[string][]int64 // that may be used, by sequence
+	ids  map[*table][]int64 // that new rows get
 	keys map[string]duplicate
 	runs map[int64]progress
 
 	looked map[repoTag]bool // a poller has found this tag
 
-	deliveries, events, added, origins, waits, tries [][]any
-	ended                                            []ending
-	promoted                                         []string
-	claimed                                          int  // how many of the claims were sent
-	pending                                          bool // something is kept back
+	pending  bool // something is kept back
+	kept     map[*table][][]any
+	ended    []ending
+	promoted []string
+	claimed  int // how many of the claims were sent
 }
 
 // duplicate is the run that an event made before; id 0 when there is none.
@@ -113,14 +117,14 @@ func (w *writer) ask(b *pgx.Batch, q question) {
 	if q.empty() {
 		return
 	}
-	w.ids, w.keys, w.runs, w.looked = map[string][]int64{}, map[string]duplicate{}, map[int64]progress{}, map[repoTag]bool{}
-	for sequence, n := range map[string]int{"deliveries_id": q.deliveries, "events_id": q.events, "runs_id": q.runs} {
+	w.ids, w.keys, w.runs, w.looked = map[*table][]int64{}, map[string]duplicate{}, map[int64]progress{}, map[repoTag]bool{}
+	for t, n := range q.rows() {
 		if n == 0 {
 			continue
 		}
-		b.Queue("SELECT nextval($1::text::regclass) FROM generate_series(1, $2)", sequence, n).Query(func(rows pgx.Rows) error {
+		b.Queue("SELECT nextval($1::text::regclass) FROM generate_series(1, $2)", t.sequence(), n).Query(func(rows pgx.Rows) error {
 			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
-			w.ids[sequence] = ids
+			w.ids[t] = ids
 			return err
 		})
 	}
@@ -196,153 +200,6 @@ func (w *writer) queueTags(b *pgx.Batch, tags []repoTag) {
 // raw gives the driver's own connection, in the present transaction.
 func (w *writer) raw(do func(ctx context.Context, c *pgx.Conn) error) error {
 	return w.conn.Raw(func(c any) error { return do(w.ctx, c.(*stdlib.Conn).Conn()) })
-}
-
-// keep holds back a row of a table, and gives its id where the table has a
-// sequence that was asked for.
-func (w *writer) keep(rows *[][]any, sequence string, values []any) (id int64, ok bool) {
-	if !w.on || sequence != "" && len(w.ids[sequence]) == 0 {
-		return 0, false
-	}
-	if sequence != "" {
-		id, w.ids[sequence] = w.ids[sequence][0], w.ids[sequence][1:]
-		values[0] = id
-	}
-	*rows = append(*rows, w.values(values))
-	w.pending = true
-	return id, true
-}
-
-// flush writes what was kept back.
-func (w *writer) flush() error {
-	if !w.pending {
-		return nil
-	}
-	b := &pgx.Batch{}
-	w.queueKept(b)
-	return w.send(b)
-}
-
-// send sends statements in one go.
-func (w *writer) send(b *pgx.Batch) error {
-	return w.raw(func(ctx context.Context, c *pgx.Conn) error { return c.SendBatch(ctx, b).Close() })
-}
-
-// queueKept adds what was kept back to what is sent, in an order in which each
-// can rely on what it needs: runs before their ends, and both before the next
-// of a lane.
-func (w *writer) queueKept(b *pgx.Batch) {
-	w.pending = false
-	for _, t := range []struct {
-		many, one string
-		rows      *[][]any
-	}{
-		{insertDeliveries, insertDelivery, &w.deliveries},
-		{insertEvents, insertEvent, &w.events},
-		{insertRuns, insertRun, &w.added},
-		{insertOrigins, insertOrigin, &w.origins},
-		{insertAllWaiting, insertWaiting, &w.waits},
-	} {
-		w.queueRows(b, t.many, t.one, t.rows)
-	}
-	w.queueEnds(b)
-	w.queueRows(b, insertAttempts, insertAttempt, &w.tries)
-	if len(w.promoted) > 0 {
-		b.Queue(promoteHeads, w.promoted)
-		w.promoted = nil
-	}
-	w.queueClaims(b)
-}
-
-const promoteHeads = `UPDATE waiting SET head = TRUE FROM (
-		SELECT lane, (SELECT run_id FROM waiting WHERE lane = l.lane ORDER BY lane, run_id LIMIT 1) AS id FROM unnest($1::text[]) AS l (lane)
-	) AS first WHERE run_id = first.id AND NOT EXISTS (SELECT 1 FROM running WHERE running.lane = first.lane)`
-
-// fewRows is up to how many rows cost less one by one.
-const fewRows = 4
-
-// queueRows adds rows to a table.
-func (w *writer) queueRows(b *pgx.Batch, many, one string, rows *[][]any) {
-	if len(*rows) <= fewRows {
-		for _, row := range *rows {
-			b.Queue(w.bind(one), row...)
-		}
-		*rows = nil
-		return
-	}
-	columns := make([]any, len((*rows)[0]))
-	for i := range columns {
-		column := make([]any, len(*rows))
-		for j, row := range *rows {
-			column[j] = row[i]
-		}
-		columns[i] = column
-	}
-	b.Queue(many, columns...)
-	*rows = nil
-}
-
-const endRuns = `UPDATE runs SET state = u.state, reason = u.reason, finished_at = u.at
-	FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[]) AS u (id, state, reason, at) WHERE runs.id = u.id`
-
-func (w *writer) queueEnds(b *pgx.Batch) {
-	n := len(w.ended)
-	if n == 0 {
-		return
-	}
-	ids, states, reasons, at := make([]int64, n), make([]string, n), make([]string, n), make([]int64, n)
-	from, outcomes := map[trigger.State][]int64{}, map[string][]int64{}
-	for i, e := range w.ended {
-		ids[i], states[i], reasons[i], at[i] = e.id, string(e.state), storable(e.reason), e.at
-		from[e.from] = append(from[e.from], e.id)
-		if o := outcome(e.state); o != "" {
-			outcomes[o] = append(outcomes[o], e.id)
-		}
-	}
-	for state, table := range map[trigger.State]string{trigger.Waiting: "waiting", trigger.Running: "running"} {
-		if from[state] != nil {
-			b.Queue("DELETE FROM "+table+" WHERE run_id = ANY ($1)", from[state])
-		}
-	}
-	b.Queue(endRuns, ids, states, reasons, at)
-	for o, ids := range outcomes {
-		b.Queue("UPDATE origins SET outcome = $1 WHERE run_id = ANY ($2)", o, ids)
-	}
-	w.ended = nil
-}
-
-// giveBack lets the next transaction use the ids that this one did not need.
-func (w *writer) giveBack(b *pgx.Batch) {
-	for sequence, left := range w.ids {
-		if len(left) > 0 {
-			b.Queue("SELECT setval($1::text::regclass, $2, FALSE)", sequence, left[0])
-		}
-	}
-	w.ids = nil
-}
-
-const takeAtOnce = `WITH
-		taken AS (DELETE FROM waiting WHERE run_id IN (` + areDue + `) RETURNING run_id, lane),
-		started AS (INSERT INTO running SELECT run_id, lane, ?3::bigint FROM taken)
-	UPDATE runs r ` + markRunning + " FROM taken t, events e WHERE r.id = t.run_id AND e.id = r.event_id RETURNING " + runFields
-
-// queueClaims adds the claims to what is sent.
-func (w *writer) queueClaims(b *pgx.Batch) {
-	left := w.claims[w.claimed:]
-	w.claimed = len(w.claims)
-	for _, c := range left {
-		c.n = c.ready()
-		b.Queue(w.bind(takeAtOnce), c.now.UnixNano(), c.n, w.me).Query(func(rows pgx.Rows) error {
-			var r trigger.Run
-			_, err := pgx.ForEachRow(rows, runColumns(&r), func() error { c.runs = append(c.runs, r); return nil })
-			return err
-		})
-		b.Queue(w.bind(nextDue), c.now.UnixNano()).Query(func(rows pgx.Rows) error {
-			var due, late sql.NullInt64
-			_, err := pgx.ForEachRow(rows, []any{&due, &late}, func() error { c.see(due, late); return nil })
-			return err
-		})
-	}
 }
 
 func releaseOf(tag string, occurred, received int64) trigger.Release {

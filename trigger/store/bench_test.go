@@ -167,12 +167,17 @@ func BenchmarkHistory(b *testing.B) {
 		b.Run(d.name, func(b *testing.B) {
 			var stores [2]*Store
 			for i, runs := range []int{short, long} {
-				stores[i] = d.open(b, b.TempDir())
-				defer stores[i].Close()
+				place := b.TempDir()
+				stores[i] = d.open(b, place)
 				for from := 1; from <= runs; from += 50_000 {
 					fill(b, stores[i], from, min(from+49_999, runs), false)
 				}
 				settle(b, stores[i])
+				if err := stores[i].Close(); err != nil {
+					b.Fatal(err)
+				}
+				stores[i] = d.open(b, place)
+				defer stores[i].Close()
 			}
 			var took [2][]time.Duration
 			var n atomic.Int64
@@ -242,29 +247,29 @@ func lists(b *testing.B, s *Store, runs int) {
 // from first to last, as intake would have left them: of a thousand
 // repositories and lanes when they have ended, a few of them as failed, and
 // each of a lane of its own when they wait.
-func fill(b *testing.B, s *Store, first, last int, waiting bool) {
+func fill(b testing.TB, s *Store, first, last int, waiting bool) {
 	b.Helper()
 	zeros, random := "zeroblob(%d)", "randomblob(16)"
 	if s.shared {
 		zeros, random = "decode(repeat('00', %d), 'hex')", "decode(md5(i::text), 'hex')"
 	}
-	state, outcome, lane := "CASE WHEN i % 50 = 0 THEN 'failed' ELSE 'succeeded' END", "CASE WHEN i % 50 = 0 THEN 'failed' ELSE '' END", "i % 1000"
+	state, outcome, lane := "CASE WHEN i % 50 = 0 THEN 'failed' ELSE 'succeeded' END", "CASE WHEN i % 50 = 0 THEN 'failed' ELSE '' END", "(i % 1000)"
 	if waiting {
 		state, outcome, lane = "'waiting'", "''", "i"
 	}
 	numbers := fmt.Sprintf("WITH RECURSIVE n (i) AS (SELECT CAST(%d AS BIGINT) UNION ALL SELECT i + 1 FROM n WHERE i < %d) ", first, last)
-	insert := func(table string, columns []string, values string) {
-		exec(b, s, numbers+"INSERT INTO "+table+" ("+strings.Join(columns, ", ")+") SELECT "+values+" FROM n")
+	insert := func(t *table, values string) {
+		exec(b, s, numbers+"INSERT INTO "+t.name+" ("+strings.Join(t.columns, ", ")+") SELECT "+values+" FROM n")
 	}
-	insert("deliveries", deliveryColumns, "i, 'hub', i, '{}', "+fmt.Sprintf(zeros, 1500))
-	insert("events", eventColumnNames, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || i % 1000, 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
-	insert("runs", runColumnNames, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
+	insert(deliveryTable, "i, 'hub', i, '{}', "+fmt.Sprintf(zeros, 1500))
+	insert(eventTable, "i, i, 'hub', 'e' || i, 'push', 'r.example', 'shop/web' || (i % 1000), 'v' || i, 'sha256:' || i, '', '', i, i, '', FALSE")
+	insert(runTable, "i, i, 'rule', 0, 'call', 'target', '{}', 'lane' || "+lane+`, 'queue', FALSE, '', 0, 0, FALSE, FALSE,
 		`+state+", '', 1, i, i, i, i, 0, 0, 0, FALSE, 0, 0, '', 0, 0, i, '', 0, '', FALSE")
-	insert("origins", originColumns, "i, i, 'shop/web' || i % 1000, "+random+", 'lane' || "+lane+", "+outcome)
+	insert(originTable, "i, i, 'shop/web' || (i % 1000), "+random+", 'lane' || "+lane+", "+outcome)
 	if waiting {
-		insert("waiting", waitingColumns, "i, 'lane' || i, i, TRUE, FALSE")
+		insert(waitingTable, "i, 'lane' || i, i, TRUE, FALSE")
 	} else {
-		insert("attempts", attemptColumns, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
+		insert(attemptTable, "i, 1, i, i, 'succeeded', '', "+fmt.Sprintf(zeros, 0))
 	}
 	if s.shared {
 		for _, sequence := range []string{"deliveries_id", "events_id", "runs_id"} {

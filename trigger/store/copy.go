@@ -26,13 +26,13 @@ var copies = []struct {
 	columns []string
 	order   string
 }{
-	{"deliveries", deliveryColumns, "id"},
-	{"events", eventColumnNames, "id"},
-	{"runs", runColumnNames, "id"},
-	{"origins", originColumns, "run_id"},
-	{"waiting", waitingColumns, "run_id"},
+	{deliveryTable.name, deliveryTable.columns, "id"},
+	{eventTable.name, eventTable.columns, "id"},
+	{runTable.name, runTable.columns, "id"},
+	{originTable.name, originTable.columns, "run_id"},
+	{waitingTable.name, waitingTable.columns, "run_id"},
 	{"running", []string{"run_id", "lane", "owner"}, "run_id"},
-	{"attempts", attemptColumns, "run_id, n"},
+	{attemptTable.name, attemptTable.columns, "run_id, n"},
 	{"votes", []string{"run_id", "voter", "yes", "at"}, "run_id, voter"},
 	{"notes", []string{"id", "run_id", "at", "note"}, "id"},
 	{"holds", []string{"id", "lane", "digest", "reason", "held_by", "run_id", "at", "released_at", "released_by"}, "id"},

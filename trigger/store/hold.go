@@ -68,7 +68,7 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 		}
 		if err == nil {
 			// Once it is released, the same event makes a run.
-			err = w.exec(isNew, r.ID)
+			err = w.isNew(r.ID)
 		}
 	}
 	return err

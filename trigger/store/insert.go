@@ -2,9 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,100 +9,25 @@ import (
 	"github.com/dockbell/dockbell/trigger"
 )
 
-// The columns of the tables that grow with every push, in the order in which
-// their values are given.
-var (
-	deliveryColumns  = []string{"id", "source", "received_at", "header", "body"}
-	eventColumnNames = []string{
-		"id", "delivery_id", "source", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor",
-		"occurred_at", "received_at", "reason", "observed",
+// insert adds a row, and gives its id, which is the first of its values.
+func (w *writer) insert(t *table, values []any) (id int64, err error) {
+	if ids := w.ids[t]; len(ids) > 0 {
+		values[0], w.ids[t] = ids[0], ids[1:]
+		w.keep(t, values...)
+		return ids[0], nil
 	}
-	runColumnNames = []string{
-		"id", "event_id", "rule", "idx", "kind", "target", "spec", "lane", "mode", "ordered", "ordering", "attempts", "timeout", "after", "followed",
-		"state", "reason", "attempt", "not_before", "created_at", "started_at", "finished_at",
-		"deadline", "first_backoff", "most_backoff", "hold_failed", "approvals", "approved", "approvers", "approve_by", "tells", "first_at",
-		"begun", "parent", "step", "pending",
-	}
-	originColumns  = []string{"run_id", "event_id", "repository", "dedupe", "lane", "outcome"}
-	waitingColumns = []string{"run_id", "lane", "due_at", "head", "awaits"}
-	attemptColumns = []string{"run_id", "n", "started_at", "finished_at", "state", "reason", "log"}
-)
-
-var (
-	insertDelivery = insertInto("deliveries", deliveryColumns)
-	insertEvent    = insertInto("events", eventColumnNames)
-	insertRun      = insertInto("runs", runColumnNames)
-	insertOrigin   = insertInto("origins", originColumns)
-	insertWaiting  = insertInto("waiting", waitingColumns)
-	insertAttempt  = insertInto("attempts", attemptColumns)
-)
-
-// The same for many rows: each parameter is a column of them.
-var (
-	insertDeliveries = insertColumns("deliveries", deliveryColumns)
-	insertEvents     = insertColumns("events", eventColumnNames)
-	insertRuns       = insertColumns("runs", runColumnNames)
-	insertOrigins    = insertColumns("origins", originColumns)
-	insertAllWaiting = insertColumns("waiting", waitingColumns)
-	insertAttempts   = insertColumns("attempts", attemptColumns)
-)
-
-func insertColumns(table string, columns []string) string {
-	arrays := make([]string, len(columns))
-	for i, c := range columns {
-		kind := "bigint"
-		switch {
-		case slices.Contains(truths, c):
-			kind = "boolean"
-		case slices.Contains(binary, c):
-			kind = "bytea"
-		case slices.Contains(texts, c):
-			kind = "text"
-		}
-		arrays[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
-	}
-	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") SELECT * FROM unnest(" + strings.Join(arrays, ", ") + ")"
-}
-
-// What the columns hold; the others hold whole numbers.
-var (
-	truths = []string{"ordered", "after", "followed", "hold_failed", "observed", "yes", "pending", "head", "awaits"}
-	binary = []string{"body", "log", "dedupe"}
-	texts  = []string{
-		"source", "header", "sender_id", "action", "registry", "repository", "tag", "digest", "media_type", "actor", "reason",
-		"rule", "kind", "target", "spec", "lane", "mode", "ordering", "state", "approvers", "begun", "step", "outcome",
-	}
-)
-
-func insertInto(table string, columns []string) string {
-	return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES (?" + strings.Repeat(", ?", len(columns)-1) + ")"
-}
-
-// insert adds a row whose id comes first and is not known yet.
-func (w *writer) insert(query, sequence string, values []any) (id int64, err error) {
-	if w.numbered {
-		if b := (&pgx.Batch{}); len(w.ids) > 0 {
-			if w.giveBack(b); b.Len() > 0 {
-				if err := w.send(b); err != nil {
-					return 0, err
-				}
-			}
-		}
-		if _, err := w.row("SELECT nextval(?::text::regclass)", []any{sequence}, &id); err != nil {
+	// More rows than were asked for. The others get the ids after this one's.
+	b := &pgx.Batch{}
+	if w.giveBack(b); w.shared && b.Len() > 0 {
+		if err := w.send(b); err != nil {
 			return 0, err
 		}
-		values[0] = id
-		return id, w.exec(query, values...)
 	}
-	s, err := w.stmt(query)
-	if err != nil {
+	if _, err := w.row(w.nextID(t), nil, &id); err != nil {
 		return 0, err
 	}
-	r, err := s.ExecContext(w.ctx, values...)
-	if err != nil {
-		return 0, err
-	}
-	return r.LastInsertId()
+	values[0] = id
+	return id, w.exec(t.insert, values...)
 }
 
 func (w *writer) insertDelivery(d trigger.Delivery) (int64, error) {
@@ -118,10 +40,7 @@ func (w *writer) insertDelivery(d trigger.Delivery) (int64, error) {
 		body = []byte{} // nil is NULL to the driver; a poll has no body
 	}
 	values := []any{nil, d.Source, nanos(d.ReceivedAt), string(header), body}
-	if id, ok := w.keep(&w.deliveries, "deliveries_id", values); ok {
-		return id, nil
-	}
-	return w.insert(insertDelivery, "deliveries_id", values)
+	return w.insert(deliveryTable, values)
 }
 
 func (w *writer) insertEvent(delivery int64, e trigger.Event, reason string) (int64, error) {
@@ -133,10 +52,11 @@ func (w *writer) insertEvent(delivery int64, e trigger.Event, reason string) (in
 		nil, delivery, e.Source, e.ID, e.Action, e.Registry, e.Repository, e.Tag, e.Digest, e.MediaType, e.Actor,
 		nanos(e.OccurredAt), nanos(e.ReceivedAt), reason, e.Observed,
 	}
-	if id, ok := w.keep(&w.events, "events_id", values); ok {
-		return id, nil
+	id, err := w.insert(eventTable, values)
+	if err == nil {
+		w.indexes.events.add(e.Repository, id)
 	}
-	return w.insert(insertEvent, "events_id", values)
+	return id, err
 }
 
 // insertRun adds a run.
@@ -159,18 +79,14 @@ func (w *writer) insertRun(r trigger.Run, key []byte, claimable bool) (int64, er
 		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0),
 		"", r.Parent, string(r.When), r.Pending,
 	}
-	id, ok := w.keep(&w.added, "runs_id", values)
-	if !ok {
-		var err error
-		if id, err = w.insert(insertRun, "runs_id", values); err != nil {
-			return 0, err
-		}
+	id, err := w.insert(runTable, values)
+	if err != nil {
+		return 0, err
 	}
-	origin := []any{id, r.EventID, r.Event.Repository, dedupe, r.Lane, outcome(r.State)}
-	if _, ok := w.keep(&w.origins, "", origin); !ok {
-		if err := w.exec(insertOrigin, origin...); err != nil {
-			return 0, err
-		}
+	w.keep(originTable, id, r.EventID, r.Event.Repository, dedupe, r.Lane, outcome(r.State))
+	w.indexes.runs.add(r.Event.Repository, id)
+	if key != nil {
+		w.indexes.dedupes.add(string(key), id)
 	}
 	if _, asked := w.keys[string(key)]; asked {
 		w.keys[string(key)] = duplicate{id, r.State}
@@ -179,17 +95,14 @@ func (w *writer) insertRun(r trigger.Run, key []byte, claimable bool) (int64, er
 		return id, nil
 	}
 	r.ID = id
-	return id, w.insertWaiting(r, claimable)
+	w.insertWaiting(r, claimable)
+	return id, nil
 }
 
 // insertWaiting makes a run one of those that wait.
-func (w *writer) insertWaiting(r trigger.Run, head bool) error {
+func (w *writer) insertWaiting(r trigger.Run, head bool) {
 	w.due = w.due || head
-	values := []any{r.ID, turnIn(r), dueAt(r), head, r.Awaits()}
-	if _, ok := w.keep(&w.waits, "", values); ok {
-		return nil
-	}
-	return w.exec(insertWaiting, values...)
+	w.keep(waitingTable, r.ID, turnIn(r), dueAt(r), head, r.Awaits())
 }
 
 // dueAt is when a run may start once it is its turn, or ends where it awaits

@@ -71,9 +71,7 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 			return err
 		}
 		r.NotBefore = now
-		if err := w.insertWaiting(r, head); err != nil {
-			return err
-		}
+		w.insertWaiting(r, head)
 		if err := w.note(id, now, why); err != nil || r.When == trigger.NoStep {
 			return err
 		}

@@ -30,9 +30,12 @@ const longAgo = 20_000
 // count where they are known by it. Lanes of several repositories may be long,
 // so it is looked for among the runs of this one.
 func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
-	return w.stand("SELECT "+standingFields+` FROM origins o JOIN runs r ON r.id = o.run_id JOIN events e ON e.id = o.event_id
-		WHERE o.repository = ? AND o.run_id < ? AND o.run_id > (SELECT max(id) FROM runs) - ?
-		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY o.run_id DESC LIMIT 1`,
+	if err := w.settle(w.indexes.runs, r.Event.Repository); err != nil {
+		return nil, err
+	}
+	return w.stand("SELECT "+standingFields+` FROM runs_by_repository p JOIN origins o ON o.run_id = p.id JOIN runs r ON r.id = p.id JOIN events e ON e.id = o.event_id
+		WHERE p.repository = ? AND p.id < ? AND p.id > (SELECT max(id) FROM runs) - ?
+		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY p.id DESC LIMIT 1`,
 		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
 }
 
@@ -124,7 +127,7 @@ func (w *writer) promote(lane string) error {
 		return err
 	}
 	w.due = true
-	if w.on {
+	if w.shared {
 		w.promoted = append(w.promoted, lane)
 		w.pending = true
 		return nil

@@ -49,6 +49,9 @@ func TestModel(t *testing.T) {
 					"do": func(t *rapid.T) { m.do(t, rapid.Custom(m.some).Draw(t, "step")...) },
 				})
 				m.drain(t)
+				if problems, err := c.stores[0].check(c.test.Context(), c.stores[0].read); err != nil || len(problems) > 0 {
+					t.Fatalf("%q, %v", problems, err)
+				}
 			})
 		})
 	}
@@ -157,6 +160,10 @@ func (c *cluster) clear() {
 	for _, s := range c.stores {
 		err = errors.Join(err, s.writer.do(c.test.Context(), func(w *writer) error {
 			w.late = false
+			for _, d := range w.indexes.each() {
+				d.rows.Clear()
+				d.last, d.whole, d.round, d.reached, d.reaches = 0, 0, 0, entry{}, entry{}
+			}
 			return nil
 		}))
 	}

@@ -74,6 +74,18 @@ var checks = []string{
 	"SELECT 'run ' || run_id || ' waits or runs, and is not there' FROM (SELECT run_id FROM waiting UNION ALL SELECT run_id FROM running) AS live WHERE NOT EXISTS (SELECT 1 FROM runs WHERE id = run_id)",
 }
 
+// deferredChecks are those of an index of SQLite that follows its table: what it
+// lacks, and what it has too much.
+func deferredChecks(d *deferred) []string {
+	entry := fmt.Sprintf("SELECT 1 FROM %s x WHERE x.%s = t.%s AND x.id = t.%s", d.name, d.column, d.column, d.id)
+	row := fmt.Sprintf("SELECT 1 FROM %s t WHERE t.%s = x.id AND t.%s = x.%s", d.table, d.id, d.column, d.column)
+	return []string{
+		fmt.Sprintf("SELECT '%s lacks row ' || t.%s FROM %s t WHERE t.%s IS NOT NULL AND t.%s <= (SELECT upto FROM deferred WHERE name = '%s') AND NOT EXISTS (%s)",
+			d.name, d.id, d.table, d.column, d.id, d.name, entry),
+		fmt.Sprintf("SELECT '%s has row ' || x.id || ', which is not there' FROM %s x WHERE NOT EXISTS (%s)", d.name, d.name, row),
+	}
+}
+
 // Check looks for damage in a store, also while a dockbell uses it. It gives a
 // line for each thing that is wrong, none for a good one.
 func Check(ctx context.Context, location string) (problems []string, err error) {
@@ -90,30 +102,40 @@ func Check(ctx context.Context, location string) (problems []string, err error) 
 			problems = append(problems, fmt.Sprintf("it has schema version %d and this dockbell is for %d: the rest cannot be checked; %s", have, d.version(), advice))
 			return nil
 		}
-		queries := checks
-		if !d.shared {
-			queries = append([]string{"SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"}, checks...)
-		}
-		// One transaction: what is changed meanwhile is not half seen.
-		tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: d.snapshot(), ReadOnly: true})
-		if err != nil {
-			return err
-		}
-		defer tx.Rollback()
-		for _, query := range queries {
-			err := each(tx.QueryContext(ctx, query))(func(rows rowScanner) error {
-				var line string
-				err := rows.Scan(&line)
-				problems = append(problems, line)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+		problems, err = d.check(ctx, db)
+		return err
 	})
 	return problems, err
+}
+
+// check gives a line for each thing that is wrong in a database of today's
+// version.
+func (d dialect) check(ctx context.Context, db *sql.DB) (problems []string, err error) {
+	queries := checks
+	if !d.shared {
+		queries = append([]string{"SELECT integrity_check FROM pragma_integrity_check WHERE integrity_check <> 'ok'"}, checks...)
+		for _, index := range newDeferredIndexes().each() {
+			queries = append(queries, deferredChecks(index)...)
+		}
+	}
+	// One transaction: what is changed meanwhile is not half seen.
+	tx, err := db.BeginTx(ctx, &sql.TxOptions{Isolation: d.snapshot(), ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	for _, query := range queries {
+		err := each(tx.QueryContext(ctx, query))(func(rows rowScanner) error {
+			var line string
+			err := rows.Scan(&line)
+			problems = append(problems, line)
+			return err
+		})
+		if err != nil {
+			return problems, err
+		}
+	}
+	return problems, nil
 }
 
 // snapshot is the isolation under which all statements see the same.

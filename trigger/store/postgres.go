@@ -146,7 +146,6 @@ func (e *postgres) tryBegin(w *writer, q question) (alive bool, err error) {
 			return false, err
 		}
 	}
-	w.on = true
 	b := &pgx.Batch{}
 	b.Queue("BEGIN ISOLATION LEVEL READ COMMITTED") // whatever the server's default is
 	b.Queue("SELECT one FROM writer FOR UPDATE")

@@ -57,7 +57,7 @@ func (w *writer) claim(c *claiming) error {
 		}
 	}
 	w.claims = append(w.claims, c)
-	if w.on {
+	if w.shared {
 		w.pending = true
 		return nil
 	}
@@ -300,7 +300,7 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 		if err := w.end(r, res.State, res.Reason, res.At); err != nil {
 			return res, err
 		}
-		return res, w.exec(isNew, r.ID)
+		return res, w.isNew(r.ID)
 	}
 	if newer, err := w.newerLatest(r); err != nil {
 		return res, err
@@ -316,7 +316,8 @@ func (w *writer) putBack(r trigger.Run, res trigger.Result) (trigger.Result, err
 		return res, err
 	}
 	r.NotBefore = res.NotBefore
-	return res, w.insertWaiting(r, h == nil)
+	w.insertWaiting(r, h == nil)
+	return res, nil
 }
 
 // newerLatest gives the run that makes one of mode latest needless: a newer one
@@ -342,7 +343,7 @@ func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.
 	}
 	if r.Parent != 0 && (state == trigger.Failed || state == trigger.RolledBack) {
 		// Who sends the event again wants it tried again.
-		if err := w.exec(isNew, r.Parent); err != nil {
+		if err := w.isNew(r.Parent); err != nil {
 			return err
 		}
 	}
@@ -368,7 +369,7 @@ func (w *writer) end(r trigger.Run, state trigger.State, reason string, at time.
 
 func (w *writer) writeEnd(e ending) error {
 	w.setProgress(e.id, e.state)
-	if w.on {
+	if w.shared {
 		w.ended = append(w.ended, e)
 		w.pending = true
 		return nil
@@ -395,9 +396,6 @@ func (w *writer) record(r trigger.Run, res trigger.Result) error {
 		}
 		return w.note(r.ID, res.At, res.Reason)
 	}
-	values := []any{r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), string(res.State), res.Reason, []byte(res.Log)}
-	if _, ok := w.keep(&w.tries, "", values); ok {
-		return nil
-	}
-	return w.exec(insertAttempt, values...)
+	w.keep(attemptTable, r.ID, r.Attempt, nanos(r.StartedAt), nanos(res.At), string(res.State), res.Reason, []byte(res.Log))
+	return nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"math"
 	"time"
 
@@ -72,6 +73,9 @@ func (s *Store) pruneRuns(ctx context.Context, after int64, keep trigger.Keep, n
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) error {
+		if err := errors.Join(w.settleUpTo(w.indexes.runs, last), w.settleUpTo(w.indexes.dedupes, last)); err != nil {
+			return err
+		}
 		ids, err := w.idsOf(`DELETE FROM runs WHERE id > ?1 AND id <= ?2 AND finished_at > 0
 			AND (state IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?4 OR state NOT IN ('failed', 'unknown', 'rolled-back') AND finished_at < ?3)
 			AND id < (SELECT max(id) FROM runs) AND (state NOT IN ('succeeded', 'unknown') OR `+outdated+`)
@@ -100,6 +104,9 @@ func (s *Store) pruneEvents(ctx context.Context, after int64, keep trigger.Keep,
 		return math.MaxInt64, 0, err
 	}
 	err = s.writer.do(ctx, func(w *writer) (err error) {
+		if err := w.settleUpTo(w.indexes.events, last); err != nil {
+			return err
+		}
 		n, err = w.change("DELETE FROM events WHERE id > ? AND id <= ? AND received_at < ? AND id < (SELECT max(id) FROM events) AND NOT EXISTS (SELECT 1 FROM origins WHERE event_id = events.id)",
 			after, last, nanos(now.Add(-keep.Successes)))
 		return err

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,34 +106,100 @@ func (s *Store) again(ctx context.Context, read func() error) (err error) {
 
 // Runs lists runs, newest first.
 func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error) {
-	query, args := runsQuery(f)
-	runs := []trigger.Run{}
-	err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
-		var r trigger.Run
-		err := rows.Scan(runColumns(&r)...)
-		runs = append(runs, r)
-		return err
+	repository := f.Repository
+	if isLive(f.State) || outcome(f.State) != "" || f.Event > 0 {
+		repository = "" // there are fewer of those than of the repository
+	}
+	return listed(ctx, s, s.indexes.runs, repository, f.Before, f.Limit, func(ids []int64) ([]trigger.Run, error) {
+		query, args := s.runsQuery(f, ids)
+		runs := []trigger.Run{}
+		err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
+			var r trigger.Run
+			err := rows.Scan(runColumns(&r)...)
+			runs = append(runs, r)
+			return err
+		})
+		return runs, err
 	})
-	return runs, err
 }
 
-func runsQuery(f trigger.RunFilter) (query string, args []any) {
+// runsQuery lists runs, out of those whose ids are given where they are.
+func (s *Store) runsQuery(f trigger.RunFilter, ids []int64) (query string, args []any) {
 	var w where
 	from, id := "", "r.id"
 	ill := outcome(f.State)
-	if f.State == trigger.Waiting || f.State == trigger.Running {
+	if ids != nil {
+		f.Repository = "" // which those have
+		w.add(true, s.among(id), s.list(ids))
+	}
+	if isLive(f.State) {
 		from, id = " JOIN "+string(f.State)+" live ON live.run_id = r.id", "live.run_id"
 	}
+	ofRepository := "o.repository = ?"
 	if f.Repository != "" || f.Event > 0 || ill != "" {
-		from, id = from+" JOIN origins o ON o.run_id = r.id", "o.run_id"
+		from += " JOIN origins o ON o.run_id = r.id"
+		if isLive(f.State) {
+			ofRepository = "(o.repository = ?) IS TRUE" // of those few
+		} else {
+			id = "o.run_id"
+		}
 	}
 	w.add(f.Before > 0, id+" < ?", f.Before)
 	w.add(f.State == trigger.Succeeded, "r.state = 'succeeded'")
 	w.add(ill != "", "o.outcome = ? AND o.outcome <> ''", ill) // the second is what the index asks for
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
-	w.add(f.Repository != "", "o.repository = ?", f.Repository)
+	w.add(f.Repository != "", ofRepository, f.Repository)
 	w.add(f.Event > 0, "o.event_id = ?", f.Event)
 	return selectRuns + from + w.clause() + " ORDER BY " + id + " DESC LIMIT ?", append(w.args, f.Limit)
+}
+
+func isLive(s trigger.State) bool { return s == trigger.Waiting || s == trigger.Running }
+
+// mostListed is how many rows a list goes through at once where it is restricted
+// further than by an index.
+const mostListed = 500
+
+// listed gives what a list finds, newest first, by itself or, where it is
+// restricted to a value of an index, among the rows that have that.
+func listed[T any](ctx context.Context, s *Store, d *deferred, value string, before int64, limit int, list func(ids []int64) ([]T, error)) ([]T, error) {
+	if d == nil || value == "" {
+		return list(nil)
+	}
+	if before <= 0 {
+		before = math.MaxInt64
+	}
+	found := []T{}
+	for n := limit; ; n = mostListed {
+		ids, err := s.having(ctx, d, value, before, n)
+		if err != nil || len(ids) == 0 {
+			return found, err
+		}
+		more, err := list(ids)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, more...)
+		if len(found) >= limit {
+			return found[:limit], nil
+		}
+		before = ids[len(ids)-1]
+	}
+}
+
+// having gives the newest rows that have a value of an index, up to n of those
+// before an id.
+func (s *Store) having(ctx context.Context, d *deferred, value string, before int64, n int) ([]int64, error) {
+	ids := d.of(value, before, n) // first: rows go from memory to the index
+	err := each(s.query(ctx, d.newest, value, before, n))(func(rows rowScanner) error {
+		var id int64
+		err := rows.Scan(&id)
+		ids = append(ids, id)
+		return err
+	})
+	slices.Sort(ids)
+	ids = slices.Compact(ids)
+	slices.Reverse(ids)
+	return ids[:min(len(ids), n)], err
 }
 
 // Run gives one run with its tries; ok is false when there is none.
@@ -185,13 +253,16 @@ const selectEvents = "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " 
 
 // Events lists events, newest first, with the ids of their runs.
 func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error) {
-	query, args := eventsQuery(f)
-	events := []trigger.EventRecord{}
-	err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
-		var e trigger.EventRecord
-		err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
-		events = append(events, e)
-		return err
+	events, err := listed(ctx, s, s.indexes.events, f.Repository, f.Before, f.Limit, func(ids []int64) ([]trigger.EventRecord, error) {
+		query, args := s.eventsQuery(f, ids)
+		events := []trigger.EventRecord{}
+		err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
+			var e trigger.EventRecord
+			err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
+			events = append(events, e)
+			return err
+		})
+		return events, err
 	})
 	if err != nil {
 		return nil, err
@@ -214,8 +285,13 @@ func (s *Store) addRuns(ctx context.Context, events []trigger.EventRecord) error
 	})
 }
 
-func eventsQuery(f trigger.EventFilter) (query string, args []any) {
+// eventsQuery lists events, out of those whose ids are given where they are.
+func (s *Store) eventsQuery(f trigger.EventFilter, ids []int64) (query string, args []any) {
 	var w where
+	if ids != nil {
+		f.Repository = "" // which those have
+		w.add(true, s.among("e.id"), s.list(ids))
+	}
 	w.add(f.Before > 0, "e.id < ?", f.Before)
 	w.add(f.Repository != "", "e.repository = ?", f.Repository)
 	return selectEvents + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)

@@ -17,9 +17,9 @@ var schemas embed.FS
 // version is the number of the last step.
 func (d dialect) version() int {
 	if d.numbered {
-		return 4
+		return 5
 	}
-	return 6
+	return 7
 }
 
 // migrate takes a database to the schema of today, step by step. One that a

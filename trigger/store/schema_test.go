@@ -62,6 +62,15 @@ func testMigration(t *testing.T, location string, from, to int) {
 	if runs, _, err = s.Claim(t.Context(), time.Unix(30, 0), upTo(10)); err != nil || len(runs) != 1 || runs[0].ID != 2 {
 		t.Errorf("claimed %+v, %v", runs, err)
 	}
+	for limit := 1; limit < 4; limit++ {
+		listed, err := s.Runs(t.Context(), trigger.RunFilter{Repository: "shop/web", Limit: limit})
+		if err != nil || len(listed) != min(limit, 2) || listed[0].ID != 2 {
+			t.Errorf("runs of the repository %+v, %v", listed, err)
+		}
+	}
+	if events, err := s.Events(t.Context(), trigger.EventFilter{Repository: "shop/web", Limit: 5, Before: 2}); err != nil || len(events) != 1 || events[0].ID != 1 {
+		t.Errorf("events of the repository %+v, %v", events, err)
+	}
 	if problems, err := Check(t.Context(), location); err != nil || len(problems) > 0 {
 		t.Errorf("%q, %v", problems, err)
 	}

@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -90,16 +92,76 @@ func lockFile(path string) (*os.File, error) {
 
 func (e *sqlite) connect(ctx context.Context) (*sql.Conn, error) { return e.db.Conn(ctx) }
 
-func (e *sqlite) begin(w *writer, _ []*op) error {
+func (e *sqlite) begin(w *writer, ops []*op) error {
 	w.ctx, w.cancel = context.Background(), func() {} // what is begun is not abandoned, however slow the disk
-	return w.exec("BEGIN IMMEDIATE")
+	w.ahead.drop()
+	if err := w.exec("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	if err := e.ask(w, inOrder(ops)); err != nil {
+		return errors.Join(err, e.rollback(w))
+	}
+	return nil
 }
 
-func (e *sqlite) commit(w *writer) error { return w.exec("COMMIT") }
+// ask asks for ids, and which keys are new.
+func (e *sqlite) ask(w *writer, q question) error {
+	if q.deliveries == 0 {
+		return nil
+	}
+	w.ids, w.keys = map[*table][]int64{}, map[string]duplicate{}
+	for t, n := range q.rows() {
+		var next int64
+		if _, err := w.row(w.nextID(t), nil, &next); err != nil {
+			return err
+		}
+		for i := range int64(n) {
+			w.ids[t] = append(w.ids[t], next+i)
+		}
+	}
+	names := make([]string, len(q.keys))
+	for i, k := range q.keys {
+		w.keys[string(k)], names[i] = duplicate{}, hex.EncodeToString(k)
+	}
+	list, err := json.Marshal(names)
+	if err != nil {
+		return err
+	}
+	// What is known is asked about again, by the one who has that key.
+	for k := range w.keys {
+		if w.indexes.dedupes.has(k) {
+			delete(w.keys, k)
+		}
+	}
+	return w.rows("SELECT d.dedupe FROM json_each(?) j CROSS JOIN runs_by_dedupe d WHERE d.dedupe = unhex(j.value)", []any{string(list)}, func(rows rowScanner) error {
+		var key string
+		err := rows.Scan(&key)
+		delete(w.keys, key)
+		return err
+	})
+}
+
+func (e *sqlite) commit(w *writer) error {
+	for _, d := range w.indexes.each() {
+		if err := w.sweep(d); err != nil {
+			return err
+		}
+	}
+	if err := w.exec("COMMIT"); err != nil {
+		return err
+	}
+	for _, d := range w.indexes.each() {
+		d.commit()
+	}
+	return nil
+}
 
 // rollback is an error only where SQLite has not already rolled back by
 // itself, as it does on a full disk.
 func (e *sqlite) rollback(w *writer) error {
+	for _, d := range w.indexes.each() {
+		d.rollback()
+	}
 	if err := w.exec("ROLLBACK"); err != nil && !isNoTransaction(err) {
 		return err
 	}

@@ -23,6 +23,7 @@ type Store struct {
 	read     *sql.DB
 	write    *sql.DB
 	writer   *writer
+	indexes  deferredIndexes
 	replica  replica
 	fresh    bool
 	releases []func() error // what Close undoes, last first
@@ -63,7 +64,15 @@ func (s *Store) open(ctx context.Context, where place) (err error) {
 	if s.fresh, err = migrate(ctx, s.write, s.dialect); err != nil {
 		return err
 	}
-	if s.writer, err = startWriter(ctx, s.dialect, e); err != nil {
+	if !s.shared {
+		s.indexes = newDeferredIndexes()
+		for _, d := range s.indexes.each() {
+			if err := d.load(ctx, s.write); err != nil {
+				return err
+			}
+		}
+	}
+	if s.writer, err = startWriter(ctx, s.dialect, e, s.indexes); err != nil {
 		return err
 	}
 	s.releases = append(s.releases, func() error { s.writer.stop(); return nil })

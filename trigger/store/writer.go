@@ -22,12 +22,13 @@ const mostYields = 3
 // share a flush, and a single one never waits for company.
 type writer struct {
 	dialect
-	engine engine
-	ops    chan *op
-	wake   chan struct{}
-	tell   chan struct{} // that there is something to tell
-	quit   chan struct{}
-	done   chan struct{}
+	engine  engine
+	indexes deferredIndexes
+	ops     chan *op
+	wake    chan struct{}
+	tell    chan struct{} // that there is something to tell
+	quit    chan struct{}
+	done    chan struct{}
 
 	conn    *sql.Conn // nil when there is none at the moment
 	stmts   map[string]*sql.Stmt
@@ -78,9 +79,9 @@ var (
 	errDoubtful = errors.New("the connection was lost while it was being written")
 )
 
-func startWriter(ctx context.Context, d dialect, e engine) (*writer, error) {
+func startWriter(ctx context.Context, d dialect, e engine, i deferredIndexes) (*writer, error) {
 	w := &writer{
-		dialect: d, engine: e, ops: make(chan *op), stmts: map[string]*sql.Stmt{}, handed: map[int64]struct{}{},
+		dialect: d, engine: e, indexes: i, ops: make(chan *op), stmts: map[string]*sql.Stmt{}, handed: map[int64]struct{}{},
 		wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
