@@ -37,7 +37,8 @@ type deferred struct {
 
 	// Of its present transaction.
 	added, written []entry
-	settled        map[entry]bool // those written before they had to be
+	settled        map[string]int64 // value -> the row up to which its rows are written
+	settledTo      int64            // the same for all values
 	reaches        entry
 	ends           bool // the round
 }
@@ -176,7 +177,7 @@ func (d *deferred) commit() {
 	for _, e := range d.added {
 		d.last = max(d.last, e.id)
 	}
-	d.added, d.written, d.settled, d.ends = d.added[:0], d.written[:0], nil, false
+	d.added, d.written, d.settled, d.settledTo, d.ends = d.added[:0], d.written[:0], nil, 0, false
 }
 
 // rollback drops what the present transaction added.
@@ -184,7 +185,7 @@ func (d *deferred) rollback() {
 	for _, e := range d.added {
 		d.rows.Delete(e)
 	}
-	d.added, d.written, d.settled, d.reaches, d.ends = d.added[:0], d.written[:0], nil, d.reached, false
+	d.added, d.written, d.settled, d.settledTo, d.reaches, d.ends = d.added[:0], d.written[:0], nil, 0, d.reached, false
 }
 
 // sweep writes as many rows as there are too many, from where it ended before.
@@ -211,7 +212,7 @@ func (w *writer) sweep(d *deferred) error {
 	} else {
 		d.reaches = rows[n-1]
 	}
-	return w.index(d, rows)
+	return w.index(d, slices.DeleteFunc(rows, d.isSettled))
 }
 
 // settle writes what is not in the index of a value, before that is asked for.
@@ -220,14 +221,21 @@ func (w *writer) settle(d *deferred, value string) error {
 		return nil
 	}
 	var rows []entry
-	d.rows.Ascend(entry{value: value}, func(e entry) bool {
+	d.rows.Ascend(entry{value, max(d.settled[value], d.settledTo) + 1}, func(e entry) bool {
 		if e.value != value {
 			return false
 		}
 		rows = append(rows, e)
 		return true
 	})
-	return w.settleRows(d, rows)
+	if len(rows) == 0 {
+		return nil
+	}
+	if d.settled == nil {
+		d.settled = map[string]int64{}
+	}
+	d.settled[value] = rows[len(rows)-1].id
+	return w.index(d, rows)
 }
 
 // settleUpTo writes what is not in the index of the rows up to an id, before
@@ -238,35 +246,21 @@ func (w *writer) settleUpTo(d *deferred, id int64) error {
 	}
 	var rows []entry
 	d.rows.Scan(func(e entry) bool {
-		if e.id <= id {
+		if e.id <= id && !d.isSettled(e) {
 			rows = append(rows, e)
 		}
 		return true
 	})
-	return w.settleRows(d, rows)
+	d.settledTo = max(d.settledTo, id)
+	return w.index(d, rows)
 }
 
-func (w *writer) settleRows(d *deferred, rows []entry) error {
-	if len(rows) == 0 {
-		return nil
-	}
-	if err := w.index(d, rows); err != nil {
-		return err
-	}
-	if d.settled == nil {
-		d.settled = map[entry]bool{}
-	}
-	for _, e := range rows {
-		d.settled[e] = true
-	}
-	return nil
-}
+// isSettled reports whether the present transaction has written a row already. It
+// may have been deleted since.
+func (d *deferred) isSettled(e entry) bool { return e.id <= max(d.settled[e.value], d.settledTo) }
 
-// index writes rows into an index. What is settled may have been deleted since.
+// index writes rows into an index.
 func (w *writer) index(d *deferred, rows []entry) error {
-	if len(d.settled) > 0 {
-		rows = slices.DeleteFunc(rows, func(e entry) bool { return d.settled[e] })
-	}
 	d.written = append(d.written, rows...)
 	bytes := slices.Contains(binary, d.column)
 	for len(rows) > 0 {

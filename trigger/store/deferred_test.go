@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -152,6 +153,61 @@ func newest(runs []trigger.Run) (ids []int64) {
 		ids = append(ids, r.ID)
 	}
 	return ids
+}
+
+// What is settled for one operation is not gone through again for the next one
+// of the same transaction, and what has been deleted since is not written again.
+func TestSettledOnce(t *testing.T) {
+	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+	for i := range 3 {
+		b.accept(b.push(fmt.Sprint("v", i)), planned("a", trigger.Queue))
+	}
+	err := s.writer.do(t.Context(), func(w *writer) error {
+		d := w.indexes.runs
+		for range 2 {
+			if err := w.settle(d, "shop/web"); err != nil {
+				return err
+			}
+			if len(d.written) != 3 {
+				t.Errorf("%d rows written", len(d.written))
+			}
+		}
+		if err := w.exec("DELETE FROM runs_by_repository WHERE id = 2"); err != nil {
+			return err
+		}
+		d.add("shop/web", 4)
+		if err := w.settle(d, "shop/web"); err != nil {
+			return err
+		}
+		if err := w.settleUpTo(d, 4); err != nil {
+			return err
+		}
+		ids, err := w.idsOf("SELECT id FROM runs_by_repository ORDER BY id")
+		if want := []int64{1, 3, 4}; !slices.Equal(ids, want) {
+			t.Errorf("the index has %d, want %d", ids, want)
+		}
+		return errors.Join(err, errRehearsed)
+	})
+	if !errors.Is(err, errRehearsed) {
+		t.Fatal(err)
+	}
+	if n := s.indexes.runs.rows.Len(); n != 3 {
+		t.Errorf("%d rows in memory after it was rolled back", n)
+	}
+}
+
+// A list does not have a row whose id another one has got since it was looked up.
+func TestListOfIDsOfAnother(t *testing.T) {
+	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+	b.accept(b.push("v1"), planned("a", trigger.Queue))
+	s.indexes.runs.rows.Set(entry{"shop/gone", 1})
+	s.indexes.events.rows.Set(entry{"shop/gone", 1})
+	if runs, err := s.Runs(t.Context(), trigger.RunFilter{Repository: "shop/gone", Limit: 5}); err != nil || len(runs) != 0 {
+		t.Errorf("runs %+v, %v", runs, err)
+	}
+	if events, err := s.Events(t.Context(), trigger.EventFilter{Repository: "shop/gone", Limit: 5}); err != nil || len(events) != 0 {
+		t.Errorf("events %+v, %v", events, err)
+	}
 }
 
 // A list that is restricted further goes through what stands in memory until it

@@ -129,8 +129,8 @@ func (s *Store) runsQuery(f trigger.RunFilter, ids []int64) (query string, args 
 	from, id := "", "r.id"
 	ill := outcome(f.State)
 	if ids != nil {
-		f.Repository = "" // which those have
-		w.add(true, s.among(id), s.list(ids))
+		w.add(true, s.among(id)+" AND e.repository = ?", s.list(ids), f.Repository) // an id may have gone to another one since
+		f.Repository = ""
 	}
 	if isLive(f.State) {
 		from, id = " JOIN "+string(f.State)+" live ON live.run_id = r.id", "live.run_id"
@@ -288,10 +288,7 @@ func (s *Store) addRuns(ctx context.Context, events []trigger.EventRecord) error
 // eventsQuery lists events, out of those whose ids are given where they are.
 func (s *Store) eventsQuery(f trigger.EventFilter, ids []int64) (query string, args []any) {
 	var w where
-	if ids != nil {
-		f.Repository = "" // which those have
-		w.add(true, s.among("e.id"), s.list(ids))
-	}
+	w.add(ids != nil, s.among("e.id"), s.list(ids))
 	w.add(f.Before > 0, "e.id < ?", f.Before)
 	w.add(f.Repository != "", "e.repository = ?", f.Repository)
 	return selectEvents + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
