@@ -34,7 +34,7 @@ func (q question) rows() map[*table]int {
 // each is a round trip to PostgreSQL: their questions are asked before they are
 // carried out, and what they do is kept back until the end, or until something
 // is asked that it might change. SQLite is asked ahead for what is new alone, and
-// the same is kept back but for the ends of runs.
+// new rows alone are kept back.
 type ahead struct {
 	ids  map[*table][]int64 // that new rows get
 	keys map[string]duplicate

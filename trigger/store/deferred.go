@@ -16,8 +16,8 @@ import (
 // what comes in no order, as a key or a repository does, would take a page of
 // the log for each row. The newest rows stand in memory instead, and go into
 // the index's own table in its order, many to a page: each transaction writes
-// as many as it adds, and goes on where the one before ended. After a crash what
-// is not known to be in the index is read from the table again.
+// about as many as it adds, and goes on where the one before ended. What is not
+// known to be in the index is read from the table when the store is opened.
 //
 // PostgreSQL writes its log by rows and has none: nil is one without rows.
 type deferred struct {
@@ -89,7 +89,7 @@ func newDeferred(name, column, table, id string) *deferred {
 }
 
 // load reads what may not be in the index. Where that is much, because the
-// index is new, rows were copied into the table or dockbell crashed in a flood,
+// index is new, rows were copied into the table or dockbell ended in a flood,
 // it is put there instead.
 func (d *deferred) load(ctx context.Context, db *sql.DB) (err error) {
 	var upto, many int64
@@ -105,14 +105,19 @@ func (d *deferred) load(ctx context.Context, db *sql.DB) (err error) {
 			return err
 		}
 	}
-	d.whole, d.last = upto, upto
+	d.whole = upto
 	err = each(db.QueryContext(ctx, fmt.Sprintf("SELECT %s, %s ", d.column, d.id)+from, upto))(func(rows rowScanner) error {
 		var e entry
 		err := rows.Scan(&e.value, &e.id)
 		d.rows.Set(e)
-		d.last = max(d.last, e.id)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	// Rows that have no value count as well, or they would be gone through at
+	// each start.
+	err = db.QueryRowContext(ctx, fmt.Sprintf("SELECT coalesce(max(%s), 0) FROM %s", d.id, d.table)).Scan(&d.last)
 	d.round = d.last
 	return err
 }
@@ -190,7 +195,7 @@ func (d *deferred) rollback() {
 
 // sweep writes as many rows as there are too many, from where it ended before.
 // Where few are left of a round because they were settled, it is brought to its
-// end all the same: what comes after it is what a crash leaves to read again.
+// end all the same: what comes after it is read again at the next start.
 func (w *writer) sweep(d *deferred) error {
 	tooMany, behind := d.rows.Len()-d.most, int(d.last-d.whole)-2*d.most
 	n := min(max(tooMany, behind), 2*max(len(d.added), d.together)) / d.together * d.together

@@ -16,11 +16,12 @@ func (w *writer) insert(t *table, values []any) (id int64, err error) {
 		w.keep(t, values...)
 		return ids[0], nil
 	}
-	// More rows than were asked for. The others get the ids after this one's.
-	b := &pgx.Batch{}
-	if w.giveBack(b); w.shared && b.Len() > 0 {
-		if err := w.send(b); err != nil {
-			return 0, err
+	// More rows than were asked for.
+	if b := (&pgx.Batch{}); w.shared && len(w.ids) > 0 {
+		if w.giveBack(b); b.Len() > 0 {
+			if err := w.send(b); err != nil {
+				return 0, err
+			}
 		}
 	}
 	if _, err := w.row(w.nextID(t), nil, &id); err != nil {

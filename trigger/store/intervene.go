@@ -55,8 +55,8 @@ func (s *Store) Retry(ctx context.Context, id int64, why string, now time.Time) 
 				return err
 			}
 			head = head && !busy
-			delete(w.lanes, r.Lane)
 		}
+		delete(w.lanes, r.Lane) // in which it stands again
 		w.due = true
 		attempts := r.Attempts
 		if attempts > 0 {

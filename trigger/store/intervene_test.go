@@ -166,3 +166,35 @@ func testRetryBehindHead(t *testing.T, b *bench) {
 		}
 	}
 }
+
+// What is tried again stands in its lane again, and so do the steps that wait
+// for it: an older push comes too late.
+func TestRetriedStandsInItsLane(t *testing.T) {
+	onEach(t, func(t *testing.T, b *bench) {
+		parallel := func(r *trigger.Run) { r.Mode, r.Ordered = trigger.Parallel, true }
+		steps := stepsOf(trigger.WhenSucceeded, trigger.WhenSucceeded)
+		steps[1].Ordered = true
+		b.accept(b.push("1.1.0"), planned("alone", trigger.Parallel, ordered))
+		b.accept(b.push("1.1.0", func(e *trigger.Event) { e.Repository = "shop/api" }), steps...)
+		for _, r := range b.claim(1, 2) {
+			b.finish(r, trigger.Failed)
+		}
+		for lane, repository := range map[string]string{"alone": "shop/web", "lane1": "shop/api"} {
+			b.hold(lane, "sha256:held")
+			held := b.push("1.2.0", func(e *trigger.Event) { e.Repository, e.Digest = repository, "sha256:held" })
+			b.accept(held, planned(lane, trigger.Queue, parallel)) // the lane is looked at: nothing stands in it
+		}
+		for id := range int64(2) {
+			if err := b.Retry(t.Context(), 1+id, "", b.now); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for lane, repository := range map[string]string{"alone": "shop/web", "lane1": "shop/api"} {
+			e := b.push("1.0.0", func(e *trigger.Event) { e.Repository = repository })
+			got := b.accept(e, planned(lane, trigger.Queue, parallel)).Runs[0]
+			if run, _, _, err := b.Run(t.Context(), got.ID); err != nil || run.State != trigger.Skipped {
+				t.Errorf("%s: an older push is %s, %v: %s", lane, run.State, err, got.Reason)
+			}
+		}
+	})
+}

@@ -155,15 +155,15 @@ func (c *cluster) clear() {
 				return err
 			}
 		}
+		for _, d := range w.indexes.each() {
+			d.rows.Clear()
+			d.last, d.whole, d.round, d.reached, d.reaches = 0, 0, 0, entry{}, entry{}
+		}
 		return nil
 	})
 	for _, s := range c.stores {
 		err = errors.Join(err, s.writer.do(c.test.Context(), func(w *writer) error {
 			w.late = false
-			for _, d := range w.indexes.each() {
-				d.rows.Clear()
-				d.last, d.whole, d.round, d.reached, d.reaches = 0, 0, 0, entry{}, entry{}
-			}
 			return nil
 		}))
 	}

@@ -57,6 +57,7 @@ func Migrate(ctx context.Context, location string) (from, to int, err error) {
 
 // checks are statements that find what must not be, a line each.
 var checks = []string{
+	"SELECT 'runs ' || min(run_id) || ' and ' || max(run_id) || ' were made for the same event' FROM origins WHERE dedupe IS NOT NULL GROUP BY dedupe HAVING count(*) > 1",
 	"SELECT 'run ' || id || ' has no origin' FROM runs WHERE NOT EXISTS (SELECT 1 FROM origins o WHERE o.run_id = runs.id)",
 	"SELECT 'run ' || id || ' is of an event that is not there' FROM runs WHERE NOT EXISTS (SELECT 1 FROM events e WHERE e.id = runs.event_id)",
 	`SELECT 'lane ' || lane || ' has runs that wait, and none whose turn it is' FROM waiting WHERE lane IS NOT NULL

@@ -196,6 +196,7 @@ func (w *writer) rewind(r trigger.Run) error {
 	if err != nil || len(ids) == 0 {
 		return err
 	}
+	w.lanes = nil // in which they stand again
 	if err := w.setOutcome(trigger.Waiting, ids...); err != nil {
 		return err
 	}
