@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/dockbell/dockbell/test/parts"
 )
@@ -148,7 +149,7 @@ func TestGitWithOthersWhoPush(t *testing.T) {
 					select {
 					case <-stop:
 						return
-					default:
+					case <-time.After(100 * time.Millisecond): // one who never rests may win each time
 					}
 					pushed++
 					if err := repo.commit(fmt.Sprintf("other %d", pushed), map[string]string{"other.txt": fmt.Sprintln(pushed)}); err != nil {
