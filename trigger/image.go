@@ -26,8 +26,6 @@ type Image struct {
 var (
 	repositoryGrammar = regexp.MustCompile(`^[A-Za-z0-9]+(?:(?:\.|_{1,2}|-+)[A-Za-z0-9]+)*(?:/[A-Za-z0-9]+(?:(?:\.|_{1,2}|-+)[A-Za-z0-9]+)*)*$`)
 	registryGrammar   = regexp.MustCompile(`^(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?$`)
-	tagGrammar        = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$`)
-	digestGrammar     = regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 )
 
 // NewImage normalises the parts of a name as a sender gave them. A registry
@@ -37,30 +35,54 @@ var (
 // and the tag is still good. Everything else that is malformed is an error, so
 // that nothing but these alphabets reaches a template.
 func NewImage(registry, repository, tag, digest string) (Image, error) {
-	img := Image{Registry: NormalRegistry(registry), Repository: repository, Tag: tag, Digest: digest}
-	if img.Registry != "" && !registryGrammar.MatchString(img.Registry) {
+	host, ok := RegistryHost(registry)
+	if !ok && registry != "" {
 		return Image{}, fmt.Errorf("registry %q is not host[:port]", registry)
 	}
+	img := Image{Registry: host, Repository: repository, Tag: tag, Digest: digest}
 	if img.Registry == DockerHub && repository != "" && !strings.Contains(repository, "/") {
 		img.Repository = "library/" + repository
 	}
 	if len(img.Repository) > 255 || !repositoryGrammar.MatchString(img.Repository) {
 		return Image{}, fmt.Errorf("repository %q is not a repository name", clip(repository))
 	}
-	if digestGrammar.MatchString(tag) {
+	if IsDigest(tag) {
 		img.Tag = ""
 		if digest == "" {
 			img.Digest = tag
 		}
 	}
-	if img.Tag != "" && !tagGrammar.MatchString(img.Tag) {
+	if img.Tag != "" && !isTag(img.Tag) {
 		return Image{}, fmt.Errorf("tag %q is not a tag", clip(tag))
 	}
-	if !digestGrammar.MatchString(img.Digest) {
+	if !IsDigest(img.Digest) {
 		img.Digest = ""
 	}
 	return img, nil
 }
+
+// RegistryHost is the normal name of a registry; ok is false when it cannot be
+// that of one.
+func RegistryHost(name string) (host string, ok bool) {
+	host = NormalRegistry(name)
+	return host, registryGrammar.MatchString(host)
+}
+
+// isTag reports whether s is a tag.
+func isTag(s string) bool {
+	return s != "" && len(s) <= 128 && s[0] != '.' && s[0] != '-' && only(s, letters+"._-")
+}
+
+// IsDigest reports whether s is a digest, as sha256:… or sha512:….
+func IsDigest(s string) bool {
+	algorithm, sum, _ := strings.Cut(s, ":")
+	return (algorithm == "sha256" && len(sum) == 64 || algorithm == "sha512" && len(sum) == 128) && only(sum, "0123456789abcdef")
+}
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+// only reports whether s has none but these characters.
+func only(s, characters string) bool { return strings.Trim(s, characters) == "" }
 
 // NormalRegistry lower-cases a registry host and maps the names of Docker Hub
 // to [DockerHub].
@@ -91,7 +113,7 @@ func (a Aliases) Canonical(host string) string {
 // the image is on Docker Hub.
 func ParseImage(ref string) (Image, error) {
 	name, digest, hasDigest := strings.Cut(ref, "@")
-	if hasDigest && !digestGrammar.MatchString(digest) {
+	if hasDigest && !IsDigest(digest) {
 		return Image{}, fmt.Errorf("image %q: the digest is malformed", clip(ref))
 	}
 	tag := ""
@@ -114,9 +136,6 @@ func ParseImage(ref string) (Image, error) {
 	}
 	return img, nil
 }
-
-// IsDigest reports whether s is a digest, as sha256:… or sha512:….
-func IsDigest(s string) bool { return digestGrammar.MatchString(s) }
 
 // IsRegistry reports whether the first segment of a name is a registry host
 // rather than a part of the repository.

@@ -2,10 +2,11 @@ package source
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 func TestEventGridHandshake(t *testing.T) {

@@ -1,10 +1,11 @@
 package source
 
 import (
-	"encoding/json"
 	"net/http"
 	"strings"
 	"testing"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 func TestCallback(t *testing.T) {

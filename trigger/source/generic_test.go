@@ -1,7 +1,6 @@
 package source
 
 import (
-	"encoding/json"
 	"net/http"
 	"os"
 	"regexp"
@@ -9,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/strictyaml"

@@ -1,9 +1,10 @@
 package source
 
 import (
-	"encoding/json"
 	"net/http"
 	"time"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"github.com/dockbell/dockbell/trigger"
 )

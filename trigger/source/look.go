@@ -2,9 +2,10 @@ package source
 
 import (
 	"bytes"
-	"encoding/json"
 	"net/http"
 	"net/url"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 // look is what a request shows at first sight: enough to tell the senders

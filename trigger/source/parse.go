@@ -2,13 +2,14 @@ package source
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"strconv"
 	"time"
 	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"github.com/dockbell/dockbell/trigger"
 )
@@ -122,11 +123,8 @@ func named(e trigger.Event, registry, repository, tag, digest string) trigger.Ev
 // configuration may name the registry.
 func host(candidates ...string) string {
 	for _, c := range candidates {
-		if c == "" {
-			continue
-		}
-		if img, err := trigger.NewImage(c, "any", "", ""); err == nil {
-			return img.Registry
+		if host, ok := trigger.RegistryHost(c); ok {
+			return host
 		}
 	}
 	return ""

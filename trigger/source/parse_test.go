@@ -1,9 +1,10 @@
 package source
 
 import (
-	"encoding/json"
 	"testing"
 	"time"
+
+	"github.com/go-json-experiment/json/v1"
 )
 
 func TestMoment(t *testing.T) {

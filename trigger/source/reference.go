@@ -1,8 +1,9 @@
 package source
 
 import (
-	"encoding/json"
 	"strings"
+
+	"github.com/go-json-experiment/json/v1"
 
 	"github.com/dockbell/dockbell/trigger"
 )
