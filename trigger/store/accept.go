@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strconv"
 	"time"
@@ -30,8 +31,12 @@ import (
 // or superseded: what the lane holds or is about to.
 func (s *Store) Accept(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
 	var receipt trigger.Receipt
-	err := s.writer.doAsking(ctx, questionsOf(planned), func(w *writer) (err error) {
-		receipt, err = w.accept(d, planned)
+	row, err := deliveryRow(d)
+	if err != nil {
+		return receipt, err
+	}
+	err = s.writer.doAsking(ctx, questionsOf(planned), func(w *writer) (err error) {
+		receipt, err = w.accept(row, planned)
 		return err
 	})
 	if err != nil {
@@ -47,8 +52,12 @@ var errRehearsed = errors.New("rehearsed")
 // of no use afterwards, but for those of runs that already stand.
 func (s *Store) Rehearse(ctx context.Context, d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
 	var receipt trigger.Receipt
-	err := s.writer.do(ctx, func(w *writer) (err error) {
-		if receipt, err = w.accept(d, planned); err == nil {
+	row, err := deliveryRow(d)
+	if err != nil {
+		return receipt, err
+	}
+	err = s.writer.do(ctx, func(w *writer) (err error) {
+		if receipt, err = w.accept(row, planned); err == nil {
 			err = errRehearsed
 		}
 		return err
@@ -78,8 +87,8 @@ func questionsOf(planned []trigger.Planned) question {
 	return q
 }
 
-func (w *writer) accept(d trigger.Delivery, planned []trigger.Planned) (trigger.Receipt, error) {
-	id, err := w.insertDelivery(d)
+func (w *writer) accept(delivery []any, planned []trigger.Planned) (trigger.Receipt, error) {
+	id, err := w.insert(deliveryTable, delivery)
 	if err != nil {
 		return trigger.Receipt{}, err
 	}
@@ -302,26 +311,28 @@ func (w *writer) duplicate(key []byte) (id int64, err error) {
 	return d.id, nil
 }
 
-// madeFrom gives the run that has a key.
-func (w *writer) madeFrom(key []byte) (d duplicate, err error) {
-	if err := w.settle(w.indexes.dedupes, string(key)); err != nil {
+// madeFrom gives the run that has a key of redelivery.
+func (w *writer) madeFrom(dedupe []byte) (d duplicate, err error) {
+	if err := w.settle(w.indexes.dedupes, keyOf(dedupe)); err != nil {
 		return d, err
 	}
-	_, err = w.row("SELECT r.id, r.state FROM runs_by_dedupe d JOIN runs r ON r.id = d.id WHERE d.dedupe = ?", []any{key}, &d.id, &d.state)
+	const made = "SELECT r.id, r.state FROM runs_by_dedupe d JOIN origins o ON o.run_id = d.id JOIN runs r ON r.id = d.id WHERE d.key = ? AND o.dedupe = ?"
+	_, err = w.row(made, []any{key(w.dialect, dedupe), dedupe}, &d.id, &d.state)
 	return d, err
 }
 
 // isNew lets the event that made a run make another one.
 func (w *writer) isNew(run int64) error {
 	if !w.shared {
-		var key []byte
-		if ok, err := w.row("SELECT dedupe FROM origins WHERE run_id = ? AND dedupe IS NOT NULL", []any{run}, &key); !ok {
+		var dedupe []byte
+		if ok, err := w.row("SELECT dedupe FROM origins WHERE run_id = ? AND dedupe IS NOT NULL", []any{run}, &dedupe); !ok {
 			return err
 		}
-		if err := w.settle(w.indexes.dedupes, string(key)); err != nil {
+		if err := w.settle(w.indexes.dedupes, keyOf(dedupe)); err != nil {
 			return err
 		}
 	}
+	maps.DeleteFunc(w.keys, func(_ string, d duplicate) bool { return d.id == run })
 	return w.exec("UPDATE origins SET dedupe = NULL WHERE run_id = ?", run)
 }
 
@@ -336,11 +347,11 @@ func (w *writer) ripen(r *trigger.Run) error {
 	if value == "" {
 		column, value = "tag", e.Tag
 	}
-	if err := w.settle(w.indexes.events, e.Repository); err != nil {
+	if err := w.settle(w.indexes.events, keyOf(e.Repository)); err != nil {
 		return err
 	}
 	var first int64
-	ok, err := w.row("SELECT min(e.received_at) FROM events_by_repository p JOIN events e ON e.id = p.id WHERE p.repository = ? AND e.registry = ? AND e."+column+" = ?", []any{e.Repository, e.Registry, value}, &first)
+	ok, err := w.row("SELECT min(e.received_at) FROM events_by_repository p JOIN events e ON e.id = p.id WHERE p.key = ? AND e.repository = ? AND e.registry = ? AND e."+column+" = ?", []any{key(w.dialect, e.Repository), e.Repository, e.Registry, value}, &first)
 	if !ok {
 		return err
 	}

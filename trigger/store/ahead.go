@@ -25,9 +25,15 @@ type repoTag struct{ repository, tag string }
 
 func (q question) empty() bool { return q.deliveries == 0 && len(q.tries) == 0 }
 
-// rows is how many rows may be added.
+// rows is how many rows may be added to the tables that get some.
 func (q question) rows() map[*table]int {
-	return map[*table]int{deliveryTable: q.deliveries, eventTable: q.events, runTable: q.runs}
+	rows := map[*table]int{}
+	for t, n := range map[*table]int{deliveryTable: q.deliveries, eventTable: q.events, runTable: q.runs} {
+		if n > 0 {
+			rows[t] = n
+		}
+	}
+	return rows
 }
 
 // ahead lets the operations of a transaction share their statements, of which
@@ -42,8 +48,8 @@ type ahead struct {
 
 	looked map[repoTag]bool // a poller has found this tag
 
-	pending  bool // something is kept back
-	kept     map[*table][][]any
+	pending  bool             // something is kept back
+	kept     map[*table][]any // values of their rows, which follow each other
 	ended    []ending
 	promoted []string
 	claimed  int // how many of the claims were sent
@@ -119,9 +125,6 @@ func (w *writer) ask(b *pgx.Batch, q question) {
 	}
 	w.ids, w.keys, w.runs, w.looked = map[*table][]int64{}, map[string]duplicate{}, map[int64]progress{}, map[repoTag]bool{}
 	for t, n := range q.rows() {
-		if n == 0 {
-			continue
-		}
 		b.Queue("SELECT nextval($1::text::regclass) FROM generate_series(1, $2)", t.sequence(), n).Query(func(rows pgx.Rows) error {
 			ids, err := pgx.CollectRows(rows, pgx.RowTo[int64])
 			w.ids[t] = ids

@@ -140,7 +140,7 @@ func (w *writer) copyTable(ctx context.Context, src *sql.Tx, table string, colum
 	}
 	defer rows.Close()
 	if !w.numbered {
-		insert := insertInto(table, columns)
+		insert := newInserts("INSERT INTO "+table, columns, len(columns)).one
 		for ; rows.Next(); n++ {
 			values, err := scanRow(rows, columns)
 			if err != nil {

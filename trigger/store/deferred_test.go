@@ -1,12 +1,14 @@
 package store
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -165,7 +167,7 @@ func TestSettledOnce(t *testing.T) {
 	err := s.writer.do(t.Context(), func(w *writer) error {
 		d := w.indexes.runs
 		for range 2 {
-			if err := w.settle(d, "shop/web"); err != nil {
+			if err := w.settle(d, keyOf("shop/web")); err != nil {
 				return err
 			}
 			if len(d.written) != 3 {
@@ -175,8 +177,8 @@ func TestSettledOnce(t *testing.T) {
 		if err := w.exec("DELETE FROM runs_by_repository WHERE id = 2"); err != nil {
 			return err
 		}
-		d.add("shop/web", 4)
-		if err := w.settle(d, "shop/web"); err != nil {
+		d.add(keyOf("shop/web"), 4)
+		if err := w.settle(d, keyOf("shop/web")); err != nil {
 			return err
 		}
 		if err := w.settleUpTo(d, 4); err != nil {
@@ -200,13 +202,69 @@ func TestSettledOnce(t *testing.T) {
 func TestListOfIDsOfAnother(t *testing.T) {
 	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
 	b.accept(b.push("v1"), planned("a", trigger.Queue))
-	s.indexes.runs.rows.Set(entry{"shop/gone", 1})
-	s.indexes.events.rows.Set(entry{"shop/gone", 1})
+	s.indexes.runs.rows.Set(entry{keyOf("shop/gone"), 1})
+	s.indexes.events.rows.Set(entry{keyOf("shop/gone"), 1})
 	if runs, err := s.Runs(t.Context(), trigger.RunFilter{Repository: "shop/gone", Limit: 5}); err != nil || len(runs) != 0 {
 		t.Errorf("runs %+v, %v", runs, err)
 	}
 	if events, err := s.Events(t.Context(), trigger.EventFilter{Repository: "shop/gone", Limit: 5}); err != nil || len(events) != 0 {
 		t.Errorf("events %+v, %v", events, err)
+	}
+}
+
+// Values that share a key are held apart.
+func TestSharedKeys(t *testing.T) {
+	b, s := newBench(t, filepath.Join(t.TempDir(), "db"))
+	same := func(key func(name string) int64) (first, second string) {
+		seen := map[int64]string{}
+		for i := range math.MaxInt {
+			n := fmt.Sprintf("shop/%x", sha256.Sum256([]byte(strconv.Itoa(i))))
+			k := key(n)
+			if other, ok := seen[k]; ok {
+				return other, n
+			}
+			seen[k] = n
+		}
+		return "", ""
+	}
+	one, two := same(keyOf[string])
+	for i, repository := range []string{one, two, one} {
+		b.accept(b.push(fmt.Sprint("v", i), func(e *trigger.Event) { e.Repository = repository }), planned(repository, trigger.Queue))
+	}
+	e, run := b.push("v9"), planned("a", trigger.Queue)
+	of := func(id string) trigger.Event { e.ID, e.Digest = id, ""; return e }
+	first, second := same(func(id string) int64 {
+		run.Event = of(id)
+		return keyOf(dedupeKey(run))
+	})
+	b.accept(of(first), run)
+	for range 2 { // from memory, and from the index
+		runs, err := s.Runs(t.Context(), trigger.RunFilter{Repository: one, Limit: 5})
+		if got := newest(runs); err != nil || !slices.Equal(got, []int64{3, 1}) {
+			t.Errorf("runs of %s: %d, %v", one, got, err)
+		}
+		events, err := s.Events(t.Context(), trigger.EventFilter{Repository: two, Limit: 5})
+		if err != nil || len(events) != 1 || events[0].ID != 2 {
+			t.Errorf("events of %s: %+v, %v", two, events, err)
+		}
+		if got, err := s.Rehearse(t.Context(), trigger.Delivery{}, []trigger.Planned{{Event: of(second), Runs: []trigger.Run{run}}}); err != nil || !got.Events[0].Runs[0].New {
+			t.Errorf("what was not sent before: %+v, %v", got, err)
+		}
+		if got := b.accept(of(first), run); got.Runs[0].New {
+			t.Error("what was sent again made a run")
+		}
+		err = s.writer.do(t.Context(), func(w *writer) error {
+			return errors.Join(w.settleUpTo(w.indexes.runs, 9), w.settleUpTo(w.indexes.events, 9), w.settleUpTo(w.indexes.dedupes, 9))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := b.accept(of(second), run); !got.Runs[0].New {
+		t.Error("what was sent for the first time made no run")
+	}
+	if problems, err := s.check(t.Context(), s.read); err != nil || len(problems) > 0 {
+		t.Errorf("%q, %v", problems, err)
 	}
 }
 

@@ -28,20 +28,7 @@ func (w *writer) insert(t *table, values []any) (id int64, err error) {
 		return 0, err
 	}
 	values[0] = id
-	return id, w.exec(t.insert, values...)
-}
-
-func (w *writer) insertDelivery(d trigger.Delivery) (int64, error) {
-	header, err := json.Marshal(d.Header)
-	if err != nil {
-		return 0, err
-	}
-	body := d.Body
-	if body == nil {
-		body = []byte{} // nil is NULL to the driver; a poll has no body
-	}
-	values := []any{nil, d.Source, nanos(d.ReceivedAt), string(header), body}
-	return w.insert(deliveryTable, values)
+	return id, w.exec(t.one, values...)
 }
 
 func (w *writer) insertEvent(delivery int64, e trigger.Event, reason string) (int64, error) {
@@ -55,7 +42,7 @@ func (w *writer) insertEvent(delivery int64, e trigger.Event, reason string) (in
 	}
 	id, err := w.insert(eventTable, values)
 	if err == nil {
-		w.indexes.events.add(e.Repository, id)
+		w.indexes.events.add(keyOf(e.Repository), id)
 	}
 	return id, err
 }
@@ -75,8 +62,8 @@ func (w *writer) insertRun(r trigger.Run, key []byte, claimable bool) (int64, er
 		dedupe = key
 	}
 	values := []any{
-		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout), r.After, r.Followed,
-		string(r.State), r.Reason, 0, nanos(r.NotBefore), nanos(r.CreatedAt), int64(0), nanos(r.FinishedAt),
+		nil, r.EventID, r.Rule, r.Index, r.Kind, r.Target, string(r.Spec), r.Lane, string(r.Mode), r.Ordered, string(r.Order), r.Attempts, int64(r.Timeout),
+		string(r.State), nanos(r.NotBefore), nanos(r.CreatedAt), r.After, r.Followed, r.Reason, 0, int64(0), nanos(r.FinishedAt),
 		int64(r.Deadline), int64(r.FirstBackoff), int64(r.MostBackoff), r.HoldFailed, r.Approvals, 0, approvers, nanos(r.ApproveBy), r.Tells, int64(0),
 		"", r.Parent, string(r.When), r.Pending,
 	}
@@ -85,9 +72,9 @@ func (w *writer) insertRun(r trigger.Run, key []byte, claimable bool) (int64, er
 		return 0, err
 	}
 	w.keep(originTable, id, r.EventID, r.Event.Repository, dedupe, r.Lane, outcome(r.State))
-	w.indexes.runs.add(r.Event.Repository, id)
+	w.indexes.runs.add(keyOf(r.Event.Repository), id)
 	if key != nil {
-		w.indexes.dedupes.add(string(key), id)
+		w.indexes.dedupes.add(keyOf(key), id)
 	}
 	if _, asked := w.keys[string(key)]; asked {
 		w.keys[string(key)] = duplicate{id, r.State}

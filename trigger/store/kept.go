@@ -12,16 +12,19 @@ import (
 
 // keep holds back a row of a table.
 func (w *writer) keep(t *table, values ...any) {
-	if w.kept == nil {
-		w.kept = map[*table][][]any{}
+	if p := t.plain; p != nil && !slices.ContainsFunc(values[p.width:], isSomething) {
+		t, values = p, values[:p.width]
 	}
-	w.kept[t] = append(w.kept[t], w.values(values))
+	if w.kept == nil {
+		w.kept = map[*table][]any{}
+	}
+	w.kept[t] = append(w.kept[t], w.values(values)...)
 	w.pending = true
 }
 
 // growing are the tables in the order in which rows are added to them: each can
 // rely on what it needs.
-var growing = []*table{deliveryTable, eventTable, runTable, originTable, waitingTable, attemptTable}
+var growing = []*table{deliveryTable, eventTable, runTable.plain, runTable, originTable, waitingTable, attemptTable}
 
 // flush writes what was kept back.
 func (w *writer) flush() error {
@@ -40,17 +43,10 @@ func (w *writer) flush() error {
 func (w *writer) writeKept() error {
 	w.pending = false
 	for _, t := range growing {
-		rows := w.kept[t]
+		values := w.kept[t]
 		delete(w.kept, t)
-		for len(rows) > 0 {
-			n, insert := 1, t.insert
-			if len(rows) >= t.severalRows {
-				n, insert = t.severalRows, t.several
-			}
-			if err := w.exec(insert, slices.Concat(rows[:n]...)...); err != nil {
-				return err
-			}
-			rows = rows[n:]
+		if err := w.insertAll(t.inserts, values); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -86,15 +82,15 @@ const fewRows = 4
 
 // queueRows adds rows to a table.
 func (w *writer) queueRows(b *pgx.Batch, t *table) {
-	rows := w.kept[t]
+	rows := slices.Collect(slices.Chunk(w.kept[t], t.width))
 	delete(w.kept, t)
 	if len(rows) <= fewRows {
 		for _, row := range rows {
-			b.Queue(w.bind(t.insert), row...)
+			b.Queue(w.bind(t.one), row...)
 		}
 		return
 	}
-	columns := make([]any, len(t.columns))
+	columns := make([]any, t.width)
 	for i := range columns {
 		column := make([]any, len(rows))
 		for j, row := range rows {

@@ -30,13 +30,13 @@ const longAgo = 20_000
 // count where they are known by it. Lanes of several repositories may be long,
 // so it is looked for among the runs of this one.
 func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
-	if err := w.settle(w.indexes.runs, r.Event.Repository); err != nil {
+	if err := w.settle(w.indexes.runs, keyOf(r.Event.Repository)); err != nil {
 		return nil, err
 	}
 	return w.stand("SELECT "+standingFields+` FROM runs_by_repository p JOIN origins o ON o.run_id = p.id JOIN runs r ON r.id = p.id JOIN events e ON e.id = o.event_id
-		WHERE p.repository = ? AND p.id < ? AND p.id > (SELECT max(id) FROM runs) - ?
-		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY p.id DESC LIMIT 1`,
-		r.Event.Repository, before, longAgo, r.Lane, r.EventID, r.Event.Registry)
+		WHERE p.key = ? AND p.id < ? AND p.id > (SELECT max(id) FROM runs) - ?
+		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? AND e.repository = ? ORDER BY p.id DESC LIMIT 1`,
+		key(w.dialect, r.Event.Repository), before, longAgo, r.Lane, r.EventID, r.Event.Registry, r.Event.Repository)
 }
 
 const standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"

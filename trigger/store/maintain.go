@@ -78,8 +78,8 @@ var checks = []string{
 // deferredChecks are those of an index of SQLite that follows its table: what it
 // lacks, and what it has too much.
 func deferredChecks(d *deferred) []string {
-	entry := fmt.Sprintf("SELECT 1 FROM %s x WHERE x.%s = t.%s AND x.id = t.%s", d.name, d.column, d.column, d.id)
-	row := fmt.Sprintf("SELECT 1 FROM %s t WHERE t.%s = x.id AND t.%s = x.%s", d.table, d.id, d.column, d.column)
+	entry := fmt.Sprintf("SELECT 1 FROM %s x WHERE x.key = dockbell_key(t.%s) AND x.id = t.%s", d.name, d.column, d.id)
+	row := fmt.Sprintf("SELECT 1 FROM %s t WHERE t.%s = x.id AND dockbell_key(t.%s) = x.key", d.table, d.id, d.column)
 	return []string{
 		fmt.Sprintf("SELECT '%s lacks row ' || t.%s FROM %s t WHERE t.%s IS NOT NULL AND t.%s <= (SELECT upto FROM deferred WHERE name = '%s') AND NOT EXISTS (%s)",
 			d.name, d.id, d.table, d.column, d.id, d.name, entry),

@@ -171,7 +171,7 @@ func TestRefusedByPostgres(t *testing.T) {
 	}
 	u.User, u.Host = url.UserPassword("dockbell", "geheim"), "127.0.0.1:1"
 	for location, want := range map[string]string{
-		location:                                "it has schema version 9 and this dockbell knows up to 5; run the newer dockbell",
+		location:                                "it has schema version 9 and this dockbell knows up to 6; run the newer dockbell",
 		foreign:                                 "it is a database of another program",
 		u.String():                              "PostgreSQL does not answer",
 		"postgres://dockbell:geheim@db:port/db": "the URL cannot be read",

@@ -108,7 +108,7 @@ func (s *Store) again(ctx context.Context, read func() error) (err error) {
 func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, error) {
 	repository := f.Repository
 	if isLive(f.State) || outcome(f.State) != "" || f.Event > 0 {
-		repository = "" // there are fewer of those than of the repository
+		repository = "" // those are found by an index of their own
 	}
 	return listed(ctx, s, s.indexes.runs, repository, f.Before, f.Limit, func(ids []int64) ([]trigger.Run, error) {
 		query, args := s.runsQuery(f, ids)
@@ -138,10 +138,11 @@ func (s *Store) runsQuery(f trigger.RunFilter, ids []int64) (query string, args 
 	ofRepository := "o.repository = ?"
 	if f.Repository != "" || f.Event > 0 || ill != "" {
 		from += " JOIN origins o ON o.run_id = r.id"
-		if isLive(f.State) {
-			ofRepository = "(o.repository = ?) IS TRUE" // of those few
-		} else {
+		switch {
+		case !isLive(f.State):
 			id = "o.run_id"
+		case !s.shared:
+			ofRepository = "(o.repository = ?) IS TRUE" // SQLite would begin there, although it has no index
 		}
 	}
 	w.add(f.Before > 0, id+" < ?", f.Before)
@@ -160,7 +161,7 @@ func isLive(s trigger.State) bool { return s == trigger.Waiting || s == trigger.
 const mostListed = 500
 
 // listed gives what a list finds, newest first, by itself or, where it is
-// restricted to a value of an index, among the rows that have that.
+// restricted to a value that has an index, among the rows of its key.
 func listed[T any](ctx context.Context, s *Store, d *deferred, value string, before int64, limit int, list func(ids []int64) ([]T, error)) ([]T, error) {
 	if d == nil || value == "" {
 		return list(nil)
@@ -170,7 +171,7 @@ func listed[T any](ctx context.Context, s *Store, d *deferred, value string, bef
 	}
 	found := []T{}
 	for n := limit; ; n = mostListed {
-		ids, err := s.having(ctx, d, value, before, n)
+		ids, err := s.having(ctx, d, keyOf(value), before, n)
 		if err != nil || len(ids) == 0 {
 			return found, err
 		}
@@ -186,11 +187,10 @@ func listed[T any](ctx context.Context, s *Store, d *deferred, value string, bef
 	}
 }
 
-// having gives the newest rows that have a value of an index, up to n of those
-// before an id.
-func (s *Store) having(ctx context.Context, d *deferred, value string, before int64, n int) ([]int64, error) {
-	ids := d.of(value, before, n) // first: rows go from memory to the index
-	err := each(s.query(ctx, d.newest, value, before, n))(func(rows rowScanner) error {
+// having gives the newest rows of a key, up to n of those before an id.
+func (s *Store) having(ctx context.Context, d *deferred, key, before int64, n int) ([]int64, error) {
+	ids := d.of(key, before, n) // first: rows go from memory to the index
+	err := each(s.query(ctx, fmt.Sprintf(newestOf, d.name), key, before, n))(func(rows rowScanner) error {
 		var id int64
 		err := rows.Scan(&id)
 		ids = append(ids, id)
@@ -225,17 +225,6 @@ func (s *Store) Notes(ctx context.Context, run int64) (notes []trigger.Note, err
 		return err
 	})
 	return notes, err
-}
-
-// Delivery gives a recorded delivery; ok is false when it is not kept (any
-// more).
-func (s *Store) Delivery(ctx context.Context, id int64) (d trigger.Delivery, ok bool, err error) {
-	var header string
-	ok, err = s.queryRow(ctx, "SELECT source, received_at, header, body FROM deliveries WHERE id = ?", []any{id}, &d.Source, (*nanoTime)(&d.ReceivedAt), &header, &d.Body)
-	if !ok {
-		return d, false, err
-	}
-	return d, true, json.Unmarshal([]byte(header), &d.Header)
 }
 
 // Event gives a recorded event; ok is false when it is not kept (any more).

@@ -17,9 +17,9 @@ var schemas embed.FS
 // version is the number of the last step.
 func (d dialect) version() int {
 	if d.numbered {
-		return 5
+		return 6
 	}
-	return 7
+	return 8
 }
 
 // migrate takes a database to the schema of today, step by step. One that a

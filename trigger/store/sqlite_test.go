@@ -27,7 +27,7 @@ func openSQLite(t testing.TB, place string) *Store {
 	}
 	if _, bench := t.(*testing.B); !bench {
 		for _, d := range s.indexes.each() {
-			d.most, d.many, d.together = 3, d.one+", (?, ?)", 2
+			d.most, d.several, d.together = 3, d.one+", (?, ?)", 2
 		}
 	}
 	return s
@@ -75,13 +75,13 @@ func TestPlans(t *testing.T) {
 	wants := []struct{ part, plan string }{
 		{"SELECT run_id FROM waiting WHERE head AND NOT awaits AND due_at <= ?", "SEARCH waiting USING INDEX waiting_due (due_at<?)"},
 		{"SELECT due_at FROM waiting", "SCAN CONSTANT ROW | SCALAR SUBQUERY | SEARCH waiting USING INDEX waiting_due (due_at>?) | SCALAR SUBQUERY | SCAN waiting USING INDEX waiting_late"},
-		{"WHERE d.dedupe = unhex(j.value)", "SCAN j VIRTUAL TABLE INDEX 1: | SEARCH d USING PRIMARY KEY (dedupe=?)"},
-		{"WHERE d.dedupe = ?", "SEARCH d USING PRIMARY KEY (dedupe=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"WHERE d.key = j.value", "SCAN j VIRTUAL TABLE INDEX 1: | SEARCH d USING PRIMARY KEY (key=?)"},
+		{"WHERE d.key = ?", "SEARCH d USING PRIMARY KEY (key=?) | SEARCH o USING INTEGER PRIMARY KEY (rowid=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"SELECT dedupe FROM origins", "SEARCH origins USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"max(id), 0) + 1 FROM deliveries", "SEARCH deliveries"},
 		{"max(id), 0) + 1 FROM events", "SEARCH events"},
 		{"max(id), 0) + 1 FROM runs", "SEARCH runs"},
-		{"p.id > (SELECT max(id)", "SEARCH p USING PRIMARY KEY (repository=? AND id>? AND id<?) | SCALAR SUBQUERY | SEARCH runs | SEARCH o USING INTEGER PRIMARY KEY (rowid=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
+		{"p.id > (SELECT max(id)", "SEARCH p USING PRIMARY KEY (key=? AND id>? AND id<?) | SCALAR SUBQUERY | SEARCH runs | SEARCH o USING INTEGER PRIMARY KEY (rowid=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"r.step <> ''", "SEARCH o USING COVERING INDEX origins_event (event_id=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | USE TEMP B-TREE FOR ORDER BY"},
 		{"WHERE o.lane = ? AND (o.outcome", "SEARCH o USING INDEX origins_lane (lane=?) | SEARCH r USING INTEGER PRIMARY KEY (rowid=?) | SEARCH e USING INTEGER PRIMARY KEY (rowid=?)"},
 		{"SET state = 'superseded'", "SEARCH runs USING INTEGER PRIMARY KEY (rowid=?) | LIST SUBQUERY | SEARCH waiting USING COVERING INDEX waiting_lane (lane=? AND run_id<?)"},
@@ -119,7 +119,9 @@ func TestPlans(t *testing.T) {
 					break
 				}
 			}
-			if got := plan(t, s, query); got != want {
+			const e, r = "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)", "SEARCH r USING INTEGER PRIMARY KEY (rowid=?)"
+			got := strings.Replace(plan(t, s, query), e+" | "+r, r+" | "+e, 1) // one event and its run: either first
+			if got != want {
 				t.Errorf("%s\nplan %s\nwant %s", query, got, want)
 			}
 		}
@@ -160,8 +162,8 @@ func TestPlans(t *testing.T) {
 			t.Errorf("%s\nplan %s", query, got)
 		}
 		for _, d := range s.indexes.each() {
-			if got, want := plan(t, s, d.newest), "SEARCH "+d.name+" USING PRIMARY KEY ("+d.column+"=? AND id<?)"; got != want {
-				t.Errorf("%s\nplan %s\nwant %s", d.newest, got, want)
+			if got, want := plan(t, s, fmt.Sprintf(newestOf, d.name)), "SEARCH "+d.name+" USING PRIMARY KEY (key=? AND id<?)"; got != want {
+				t.Errorf("plan %s\nwant %s", got, want)
 			}
 		}
 		for _, tt := range []struct {
@@ -324,7 +326,7 @@ func TestOpenRefuses(t *testing.T) {
 	used := openAt(t, path("used"))
 	defer used.Close()
 	newer := openAt(t, path("newer"))
-	exec(t, newer, "PRAGMA user_version = 8")
+	exec(t, newer, fmt.Sprint("PRAGMA user_version = ", sqliteDialect.version()+1))
 	newer.Close()
 	if err := os.WriteFile(path("corrupt"), []byte(strings.Repeat("this is no database ", 1000)), 0o600); err != nil {
 		t.Fatal(err)
@@ -345,7 +347,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"sqlite:", `store "sqlite:": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
 		{"mysql://x", `store "mysql://x": must be sqlite:PATH or postgres://USER@HOST/DATABASE`},
 		{"sqlite:" + path("used"), "store " + path("used") + ": another dockbell is using it; stop that one, or give this one a store of its own"},
-		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 8 and this dockbell knows up to 7; run the newer dockbell"},
+		{"sqlite:" + path("newer"), "store " + path("newer") + ": it has schema version 9 and this dockbell knows up to 8; run the newer dockbell"},
 		{"sqlite:" + path("foreign"), "store " + path("foreign") + ": it is a database of another program"},
 		{"sqlite:" + path("corrupt"), "store " + path("corrupt") + ": file is not a database (26)"},
 		{"sqlite:" + path("cut"), "store " + path("cut") + ": database disk image is malformed (11)"},

@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -22,12 +24,14 @@ func TestStore(t *testing.T) {
 	}{
 		{"accept is durable", testDurable},
 		{"everything is kept", testFields},
+		{"bodies", testBodies},
 		{"receipt", testReceipt},
 		{"redelivery", testRedelivery},
 		{"same push", testSamePush},
 		{"redelivery after a failure", testRedeliveryAfterFailure},
 		{"events without digest", testNoDigest},
 		{"redelivery to another rule", testOtherRule},
+		{"redelivery in one transaction", testRedeliveryAtOnce},
 		{"reason of refused events", testEventReason},
 		{"queue", testQueueMode},
 		{"latest", testLatestMode},
@@ -306,6 +310,25 @@ func testFields(t *testing.T, b *bench) {
 	}
 }
 
+// A body comes back as it came, whether or not it takes less room packed.
+func testBodies(t *testing.T, b *bench) {
+	random := make([]byte, 2000)
+	rand.NewChaCha8([32]byte{}).Read(random)
+	for _, body := range [][]byte{nil, []byte("a"), random, bytes.Repeat([]byte(`{"digest":"sha256:0000"}`), 100)} {
+		got, err := b.Accept(t.Context(), trigger.Delivery{Source: "hub", Body: body}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d, ok, err := b.Delivery(t.Context(), got.Delivery); err != nil || !ok || !bytes.Equal(d.Body, body) {
+			t.Errorf("%d bytes came back as %d, %v", len(body), len(d.Body), err)
+		}
+	}
+	var packed int
+	if err := b.read.QueryRow("SELECT count(*) FROM deliveries WHERE packed").Scan(&packed); err != nil || packed != 1 {
+		t.Errorf("%d are packed, %v", packed, err)
+	}
+}
+
 func testReceipt(t *testing.T, b *bench) {
 	first, second := b.push("v1"), b.push("v2")
 	rec, err := b.Accept(t.Context(), trigger.Delivery{Source: "hub"}, []trigger.Planned{
@@ -420,6 +443,36 @@ func testNoDigest(t *testing.T, b *bench) {
 	nothing := b.push("v1", func(e *trigger.Event) { e.Digest, e.ID, e.OccurredAt = "", "", time.Time{} })
 	made(b, b.accept(nothing, planned("a", trigger.Queue)), 3)
 	made(b, b.accept(nothing, planned("a", trigger.Queue)), 4) // rather twice than not at all
+}
+
+// What was sent again makes a run once the first one does not count any more,
+// also when all of that happens in one transaction.
+func testRedeliveryAtOnce(t *testing.T, b *bench) {
+	e := b.push("v1", func(e *trigger.Event) { e.Digest = "" })
+	plan := []trigger.Planned{{Event: e, Runs: []trigger.Run{planned("a", trigger.Queue)}}}
+	delivery, err := deliveryRow(trigger.Delivery{Source: "hub"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := questionsOf(append(plan, plan...))
+	q.deliveries = 2
+	err = b.writer.doAsking(t.Context(), q, func(w *writer) error {
+		first, err := w.accept(delivery, plan)
+		if err != nil {
+			return err
+		}
+		if err := w.isNew(first.Events[0].Runs[0].ID); err != nil {
+			return err
+		}
+		second, err := w.accept(delivery, plan)
+		if err == nil && !second.Events[0].Runs[0].New {
+			t.Errorf("no new run: %+v", second.Events[0].Runs)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
 }
 
 func testOtherRule(t *testing.T, b *bench) {

@@ -25,23 +25,23 @@ func (w *writer) twin(r trigger.Run) (id int64, err error) {
 		}
 	}
 	for _, d := range []*deferred{w.indexes.runs, w.indexes.events} {
-		if err := w.settle(d, e.Repository); err != nil {
+		if err := w.settle(d, keyOf(e.Repository)); err != nil {
 			return 0, err
 		}
 	}
 	var n twinRun
 	const newest = `SELECT r.id, r.state, e.id, e.digest, e.observed, e.received_at FROM runs_by_repository p JOIN runs r ON r.id = p.id JOIN events e ON e.id = r.event_id
-		WHERE p.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
+		WHERE p.key = ? AND e.repository = ? AND r.rule = ? AND r.idx = ? AND e.registry = ? AND e.tag = ? AND e.action = ?
 		ORDER BY p.id DESC LIMIT 1`
-	ok, err := w.row(newest, []any{e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &n.id, &n.state, &n.event, &n.digest, &n.observed, &n.received)
+	ok, err := w.row(newest, []any{key(w.dialect, e.Repository), e.Repository, r.Rule, r.Index, e.Registry, e.Tag, e.Action}, &n.id, &n.state, &n.event, &n.digest, &n.observed, &n.received)
 	if !ok || !n.toldThe(e) {
 		return 0, err
 	}
 	// What happened in between makes it another push. Of those that are told,
 	// each found one has one twin.
 	const between = `SELECT 1 FROM events_by_repository p JOIN events e ON e.id = p.id
-		WHERE p.repository = ? AND p.id > ? AND p.id < ? AND registry = ? AND tag = ? AND (action <> ? OR observed = ? AND (NOT observed OR digest <> ?)) LIMIT 1`
-	if other, err := w.row(between, []any{e.Repository, n.event, r.EventID, e.Registry, e.Tag, e.Action, e.Observed, e.Digest}, new(int)); other || err != nil {
+		WHERE p.key = ? AND p.id > ? AND p.id < ? AND repository = ? AND registry = ? AND tag = ? AND (action <> ? OR observed = ? AND (NOT observed OR digest <> ?)) LIMIT 1`
+	if other, err := w.row(between, []any{key(w.dialect, e.Repository), n.event, r.EventID, e.Repository, e.Registry, e.Tag, e.Action, e.Observed, e.Digest}, new(int)); other || err != nil {
 		return 0, err
 	}
 	return n.id, nil

@@ -1,11 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"runtime"
+	"sync/atomic"
 )
 
 // batch is how many operations share one transaction at the most, and so one
@@ -72,7 +74,12 @@ type op struct {
 	do     func(*writer) error
 	asks   question // what do is going to ask
 	result chan error
+	begun  atomic.Bool
 }
+
+// begin makes the caller the only one who may carry an operation out, or give it
+// up; ok is false when somebody has before.
+func (o *op) begin() (ok bool) { return o.begun.CompareAndSwap(false, true) }
 
 var (
 	errClosed   = errors.New("the store is closed")
@@ -81,7 +88,7 @@ var (
 
 func startWriter(ctx context.Context, d dialect, e engine, i deferredIndexes) (*writer, error) {
 	w := &writer{
-		dialect: d, engine: e, indexes: i, ops: make(chan *op), stmts: map[string]*sql.Stmt{}, handed: map[int64]struct{}{},
+		dialect: d, engine: e, indexes: i, ops: make(chan *op, batch), stmts: map[string]*sql.Stmt{}, handed: map[int64]struct{}{},
 		wake: make(chan struct{}, 1), tell: make(chan struct{}, 1), quit: make(chan struct{}), done: make(chan struct{}),
 	}
 	var err error
@@ -114,6 +121,15 @@ func (w *writer) doAsking(ctx context.Context, q question, f func(*writer) error
 	case <-w.quit:
 		return errClosed
 	}
+	select {
+	case err := <-o.result:
+		return err
+	case <-ctx.Done():
+	case <-w.done:
+	}
+	if o.begin() { // nobody has, and now nobody will
+		return cmp.Or(ctx.Err(), errClosed)
+	}
 	return <-o.result
 }
 
@@ -124,7 +140,7 @@ func (w *writer) loop() {
 	for {
 		select {
 		case o := <-w.ops:
-			ops = append(ops[:0], o)
+			ops = appendBegun(ops[:0], o)
 		case <-w.quit:
 			return
 		}
@@ -132,7 +148,7 @@ func (w *writer) loop() {
 		for yields := 0; len(ops) < batch; {
 			select {
 			case o := <-w.ops:
-				ops = append(ops, o)
+				ops = appendBegun(ops, o)
 				continue
 			default:
 			}
@@ -141,8 +157,18 @@ func (w *writer) loop() {
 			}
 			runtime.Gosched()
 		}
-		w.write(ops)
+		if len(ops) > 0 {
+			w.write(ops)
+		}
 	}
+}
+
+// appendBegun adds an operation that was not given up.
+func appendBegun(ops []*op, o *op) []*op {
+	if o.begin() {
+		ops = append(ops, o)
+	}
+	return ops
 }
 
 // write carries out all operations or, when one of them fails, each by itself.
