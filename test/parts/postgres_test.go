@@ -207,8 +207,21 @@ func TestHoldPostgres(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first := p.process.cmd.Process.Pid
-	for _, pid := range append(children(first), first) {
+	conn, err := pgx.Connect(t.Context(), p.URL("postgres"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	// Those that last: one that serves a connection may end just now.
+	rows, err := conn.Query(t.Context(), "SELECT pid FROM pg_stat_activity WHERE backend_type IN ('checkpointer', 'background writer', 'walwriter')")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, pid := range append(pids, p.process.cmd.Process.Pid) {
 		fmt.Println("server", pid)
 	}
 	fmt.Println("ready")
@@ -217,7 +230,7 @@ func TestHoldPostgres(t *testing.T) {
 
 // A test that is killed takes its server along, though that is another user's.
 func TestPostgresEndsWithTheTest(t *testing.T) {
-	endWithTheTest(t, "TestHoldPostgres", 3) // it is several processes
+	endWithTheTest(t, "TestHoldPostgres", 4) // it is several processes
 }
 
 // A start that fails says why, and leaves nothing running.
