@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"fmt"
 	"io"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -173,6 +175,11 @@ func senders(together, n int, do func(i int) error) error {
 
 // notification is what a registry sends about one push, about 1.5 KB of it.
 func notification(id, repository, tag string, n int) []byte {
-	return fmt.Appendf(nil, `{"events":[{"id":%q,"timestamp":%q,"action":"push","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:%064x","size":522,"length":522,"repository":%q,"tag":%q,"url":"https://registry.example.com/v2/%s/manifests/sha256:%064x","references":[{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"sha256:%064x","size":55},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%064x","size":120},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"sha256:%064x","size":4120}]},"request":{"id":"7c66f28b-de19-40a4-821c-6f5f6c0003a4","addr":"10.0.0.1:41234","host":"registry.example.com","method":"PUT","useragent":"docker/28.2.2 go/go1.24.3 kernel/6.8.0 os/linux arch/amd64 UpstreamClient(Docker-Client/28.2.2 (linux))"},"actor":{"name":"ci-bot"},"source":{"addr":"registry-7d9c5b6f4-x2x7p:5000","instanceID":"01a1fc46-1c2a-7286-baf5-295d1aae7b44"}}]}`,
-		id, time.Now().UTC().Format(time.RFC3339Nano), n, repository, tag, repository, n, n+1, n+2, n+3)
+	return fmt.Appendf(nil, `{"events":[{"id":%q,"timestamp":%q,"action":"push","target":{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"%s","size":522,"length":522,"repository":%q,"tag":%q,"url":"https://registry.example.com/v2/%s/manifests/%s","references":[{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"%s","size":55},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"%s","size":120},{"mediaType":"application/vnd.oci.image.layer.v1.tar+gzip","digest":"%s","size":4120}]},"request":{"id":"7c66f28b-de19-40a4-821c-6f5f6c0003a4","addr":"10.0.0.1:41234","host":"registry.example.com","method":"PUT","useragent":"docker/28.2.2 go/go1.24.3 kernel/6.8.0 os/linux arch/amd64 UpstreamClient(Docker-Client/28.2.2 (linux))"},"actor":{"name":"ci-bot"},"source":{"addr":"registry-7d9c5b6f4-x2x7p:5000","instanceID":"01a1fc46-1c2a-7286-baf5-295d1aae7b44"}}]}`,
+		id, time.Now().UTC().Format(time.RFC3339Nano), digest(n), repository, tag, repository, digest(n), digest(n+1), digest(n+2), digest(n+3))
+}
+
+// digest is one that does not pack better than others do.
+func digest(n int) string {
+	return fmt.Sprintf("sha256:%x", sha256.Sum256([]byte(strconv.Itoa(n))))
 }
