@@ -56,12 +56,7 @@ func (w *writer) skipHeld(h trigger.Hold) error {
 		query, args = query+" AND r.lane = ?", append(args, h.Lane)
 	}
 	var all []trigger.Run
-	err := w.rows(selectRuns+query+" ORDER BY r.id", args, func(rows rowScanner) error {
-		var r trigger.Run
-		err := rows.Scan(runColumns(&r)...)
-		all = append(all, r)
-		return err
-	})
+	err := w.rows(selectRuns+query+" ORDER BY r.id", args, addTo(&all))
 	for _, r := range all {
 		if err == nil {
 			err = w.end(r, trigger.Skipped, holdReason(h), h.At)

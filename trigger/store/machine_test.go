@@ -311,12 +311,7 @@ func orders(n int) (all [][]int) {
 // look sees the store as it is now.
 func (m *machine) look(t *rapid.T) {
 	s := sight{tries: map[int64][]trigger.Attempt{}, notes: map[int64][]trigger.Note{}}
-	m.see(t, selectRuns+" ORDER BY r.id", func(rows rowScanner) error {
-		var r trigger.Run
-		err := rows.Scan(runColumns(&r)...)
-		s.runs = append(s.runs, r)
-		return err
-	})
+	m.see(t, selectRuns+" ORDER BY r.id", addTo(&s.runs))
 	m.see(t, "SELECT run_id, n, started_at, finished_at, state, reason, log FROM attempts ORDER BY run_id, n", func(rows rowScanner) error {
 		var run int64
 		var a trigger.Attempt

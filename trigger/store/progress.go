@@ -173,12 +173,7 @@ func (w *writer) take(ids []int64, c *claiming) error {
 
 // load reads runs by their ids.
 func (w *writer) load(ids []int64) (runs []trigger.Run, err error) {
-	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+" ORDER BY r.id", []any{w.list(ids)}, func(rows rowScanner) error {
-		var r trigger.Run
-		err := rows.Scan(runColumns(&r)...)
-		runs = append(runs, r)
-		return err
-	})
+	err = w.rows(selectRuns+" WHERE "+w.among("r.id")+" ORDER BY r.id", []any{w.list(ids)}, addTo(&runs))
 	return runs, err
 }
 

@@ -30,13 +30,26 @@ const selectRuns = "SELECT " + runFields + "FROM runs r JOIN events e ON e.id = 
 
 // runColumns are where runFields go.
 func runColumns(r *trigger.Run) []any {
-	return append([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
+	return slices.Concat([]any{&r.ID, &r.EventID, &r.Rule, &r.Index, &r.Kind, &r.Target, (*[]byte)(&r.Spec), &r.Lane, &r.Mode, &r.Ordered, &r.Order, &r.Attempts, &r.Timeout, &r.After, &r.Followed,
 		&r.State, &r.Reason, &r.Attempt, (*nanoTime)(&r.NotBefore), (*nanoTime)(&r.CreatedAt), (*nanoTime)(&r.StartedAt), (*nanoTime)(&r.FinishedAt),
-		&r.Deadline, &r.FirstBackoff, &r.MostBackoff, &r.HoldFailed, &r.Approvals, &r.Approved, (*nameList)(&r.Approvers), (*nanoTime)(&r.ApproveBy), &r.Tells, (*nanoTime)(&r.FirstAt), &r.Begun, &r.Parent, &r.When, &r.Pending}, eventColumns(&r.Event)...)
+		&r.Deadline, &r.FirstBackoff, &r.MostBackoff, &r.HoldFailed, &r.Approvals, &r.Approved, (*nameList)(&r.Approvers), (*nanoTime)(&r.ApproveBy), &r.Tells, (*nanoTime)(&r.FirstAt), &r.Begun, &r.Parent, &r.When, &r.Pending}, eventColumns(&r.Event))
 }
 
 func eventColumns(e *trigger.Event) []any {
 	return []any{&e.Source, &e.ID, &e.Action, &e.Registry, &e.Repository, &e.Tag, &e.Digest, &e.MediaType, &e.Actor, (*nanoTime)(&e.OccurredAt), (*nanoTime)(&e.ReceivedAt)}
+}
+
+// addTo reads a row of selectRuns and adds it to runs.
+func addTo(runs *[]trigger.Run) func(rowScanner) error {
+	var r trigger.Run
+	into := runColumns(&r)
+	return func(rows rowScanner) error {
+		if err := rows.Scan(into...); err != nil {
+			return err
+		}
+		*runs = append(*runs, r)
+		return nil
+	}
 }
 
 // nanoTime reads a stored time.
@@ -112,13 +125,8 @@ func (s *Store) Runs(ctx context.Context, f trigger.RunFilter) ([]trigger.Run, e
 	}
 	return listed(ctx, s, s.indexes.runs, repository, f.Before, f.Limit, func(ids []int64) ([]trigger.Run, error) {
 		query, args := s.runsQuery(f, ids)
-		runs := []trigger.Run{}
-		err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
-			var r trigger.Run
-			err := rows.Scan(runColumns(&r)...)
-			runs = append(runs, r)
-			return err
-		})
+		runs := make([]trigger.Run, 0, min(f.Limit, mostListed))
+		err := each(s.query(ctx, query, args...))(addTo(&runs))
 		return runs, err
 	})
 }
@@ -151,7 +159,13 @@ func (s *Store) runsQuery(f trigger.RunFilter, ids []int64) (query string, args 
 	w.add(f.Rule != "", "r.rule = ?", f.Rule)
 	w.add(f.Repository != "", ofRepository, f.Repository)
 	w.add(f.Event > 0, "o.event_id = ?", f.Event)
-	return selectRuns + from + w.clause() + " ORDER BY " + id + " DESC LIMIT ?", append(w.args, f.Limit)
+	return selectRuns + from + w.clause() + newestFirst(id, f.Limit), w.args
+}
+
+// newestFirst ends a list. Were the limit a parameter, PostgreSQL would plan the list
+// anew each time.
+func newestFirst(id string, limit int) string {
+	return fmt.Sprintf(" ORDER BY %s DESC LIMIT %d", id, limit)
 }
 
 func isLive(s trigger.State) bool { return s == trigger.Waiting || s == trigger.Running }
@@ -229,8 +243,7 @@ func (s *Store) Notes(ctx context.Context, run int64) (notes []trigger.Note, err
 
 // Event gives a recorded event; ok is false when it is not kept (any more).
 func (s *Store) Event(ctx context.Context, id int64) (e trigger.EventRecord, ok bool, err error) {
-	into := append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)
-	if ok, err = s.queryRow(ctx, selectEvents+" WHERE e.id = ?", []any{id}, into...); !ok {
+	if ok, err = s.queryRow(ctx, selectEvents+" WHERE e.id = ?", []any{id}, recordColumns(&e)...); !ok {
 		return e, false, err
 	}
 	one := []trigger.EventRecord{e}
@@ -240,14 +253,20 @@ func (s *Store) Event(ctx context.Context, id int64) (e trigger.EventRecord, ok 
 
 const selectEvents = "SELECT e.id, e.delivery_id, e.reason, " + eventFields + " FROM events e"
 
+// recordColumns are where a row of selectEvents goes.
+func recordColumns(e *trigger.EventRecord) []any {
+	return slices.Concat([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event))
+}
+
 // Events lists events, newest first, with the ids of their runs.
 func (s *Store) Events(ctx context.Context, f trigger.EventFilter) ([]trigger.EventRecord, error) {
 	events, err := listed(ctx, s, s.indexes.events, f.Repository, f.Before, f.Limit, func(ids []int64) ([]trigger.EventRecord, error) {
 		query, args := s.eventsQuery(f, ids)
-		events := []trigger.EventRecord{}
+		events := make([]trigger.EventRecord, 0, min(f.Limit, mostListed))
+		var e trigger.EventRecord
+		into := recordColumns(&e)
 		err := each(s.query(ctx, query, args...))(func(rows rowScanner) error {
-			var e trigger.EventRecord
-			err := rows.Scan(append([]any{&e.ID, &e.Delivery, &e.Reason}, eventColumns(&e.Event)...)...)
+			err := rows.Scan(into...)
 			events = append(events, e)
 			return err
 		})
@@ -280,7 +299,7 @@ func (s *Store) eventsQuery(f trigger.EventFilter, ids []int64) (query string, a
 	w.add(ids != nil, s.among("e.id"), s.list(ids))
 	w.add(f.Before > 0, "e.id < ?", f.Before)
 	w.add(f.Repository != "", "e.repository = ?", f.Repository)
-	return selectEvents + w.clause() + " ORDER BY e.id DESC LIMIT ?", append(w.args, f.Limit)
+	return selectEvents + w.clause() + newestFirst("e.id", f.Limit), w.args
 }
 
 // Outcomes gives the states of an event's runs, without those that wait for

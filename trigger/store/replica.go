@@ -177,12 +177,7 @@ func (s *Store) Recover(ctx context.Context, now time.Time, repeatable func(kind
 				return err
 			}
 		}
-		err := w.rows(selectRuns+" WHERE r.id IN (SELECT run_id"+leftOver+") ORDER BY r.id", nil, func(rows rowScanner) error {
-			var r trigger.Run
-			err := rows.Scan(runColumns(&r)...)
-			runs = append(runs, r)
-			return err
-		})
+		err := w.rows(selectRuns+" WHERE r.id IN (SELECT run_id"+leftOver+") ORDER BY r.id", nil, addTo(&runs))
 		if err != nil {
 			return err
 		}
