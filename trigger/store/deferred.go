@@ -72,8 +72,11 @@ func (e entry) less(other entry) bool {
 	return cmp.Or(cmp.Compare(e.key, other.key), cmp.Compare(e.id, other.id)) < 0
 }
 
-// keyOf is the number of a value. It is on disk, so it stays as it is.
-func keyOf[T string | []byte](value T) int64 { return int64(crc32.ChecksumIEEE([]byte(value))) }
+// keyOf is the number of a value. It is on disk, so it stays as it is. It has 31
+// bits: SQLite has four bytes for those, and six for what is larger.
+func keyOf[T string | []byte](value T) int64 {
+	return int64(crc32.ChecksumIEEE([]byte(value)) & math.MaxInt32)
+}
 
 // key is what a value has in an index: on PostgreSQL the value itself.
 func key[T string | []byte](d dialect, value T) any {

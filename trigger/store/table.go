@@ -20,7 +20,7 @@ type table struct {
 // inserts are the statements that add rows.
 type inserts struct {
 	one     string
-	several string // as many as together
+	several string // as many as together, for SQLite
 	width   int    // parameters of a row
 
 	together int
@@ -78,7 +78,10 @@ func newInserts(into string, columns []string, given int) inserts {
 	i := inserts{width: given, together: max(1, mostParameters/given)}
 	row := "(?" + strings.Repeat(", ?", given-1) + nothingIn(columns[given:]) + ")"
 	i.one = into + " (" + strings.Join(columns, ", ") + ") VALUES " + row
-	i.several = i.one + strings.Repeat(", "+row, i.together-1)
+	// A statement that fails takes its transaction along. SQLite, when told so,
+	// does not first copy the pages that it would put back otherwise.
+	several := strings.Replace(i.one, "INSERT INTO", "INSERT OR FAIL INTO", 1)
+	i.several = several + strings.Repeat(", "+row, i.together-1)
 	return i
 }
 
