@@ -146,6 +146,44 @@ func planOfPostgres(t *testing.T, s *Store, query string) (plan string) {
 	return plan
 }
 
+// Lists are not planned anew each time. PostgreSQL decides that after five.
+func TestPlansOfLists(t *testing.T) {
+	s := openPostgres(t, t.TempDir())
+	defer s.Close()
+	fill(t, s, 1, 5000, false)
+	exec(t, s, "ANALYZE")
+	s.read.SetMaxOpenConns(2) // one listens
+	for range 9 {
+		for _, f := range []trigger.RunFilter{{Limit: 50}, {Limit: 50, Repository: "shop/web7"}, {Limit: 50, State: trigger.Waiting}} {
+			if _, err := s.Runs(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, f := range []trigger.EventFilter{{Limit: 50}, {Limit: 50, Repository: "shop/web7"}} {
+			if _, err := s.Events(t.Context(), f); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	lists := 0
+	query := "SELECT statement, generic_plans, custom_plans FROM pg_prepared_statements WHERE statement LIKE '%LIMIT%' AND generic_plans + custom_plans >= 9"
+	err := each(s.query(t.Context(), query))(func(rows rowScanner) error {
+		var statement string
+		var kept, anew int
+		if err := rows.Scan(&statement, &kept, &anew); err != nil {
+			return err
+		}
+		lists++
+		if kept < 4 {
+			t.Errorf("planned anew %d of %d times: %s", anew, kept+anew, statement)
+		}
+		return nil
+	})
+	if err != nil || lists < 5 {
+		t.Errorf("%d lists were looked at, %v", lists, err)
+	}
+}
+
 func TestRefusedByPostgres(t *testing.T) {
 	location := postgresAt(t, t.TempDir())
 	s, err := Open(t.Context(), location)
