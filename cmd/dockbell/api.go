@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -146,4 +147,14 @@ func printJSON(w io.Writer, v any) error {
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
 	return e.Encode(v)
+}
+
+// withoutRegistry says how a repository is named, to those who found nothing by
+// a name that may begin with a registry, as those of images do.
+func withoutRegistry(repo string) string {
+	host, name, ok := strings.Cut(repo, "/")
+	if !ok || host != "localhost" && !strings.ContainsAny(host, ".:") {
+		return ""
+	}
+	return " Its registry is not part of a repository's name: --repo " + name + "."
 }

@@ -338,6 +338,8 @@ rules:
 		{"runs --state failed", `^RUN .*\n3 .*\n$`},
 		{"runs --rule web", `^RUN .*\n2 .*\n1 .*\n$`},
 		{"runs --repo shop/api", `^RUN .*\n3 .*\n$`},
+		{"runs --repo docker.io/shop/api", "^No runs. Its registry is not part of a repository's name: --repo shop/api. `dockbell events` .*\n$"},
+		{"events --repo registry:5000/shop/api", "^No events. Its registry is not part of a repository's name: --repo shop/api. Does .*\n$"},
 		{"runs --event 1 --limit 1", `^RUN .*\n2 .*\n$`},
 		{"runs --limit 1 -o json", `^\{\n  "runs": \[\n    \{\n      "id": "3",(?s:.*)"next": "3"\n\}\n$`},
 		{"runs show 1", `^Run         1 of event 1\nState       succeeded\nImage       docker.io/shop/web:v1\nPushed      .*, seen by source hub\nRule        web, action 0: http\nTarget      POST http://\S+/web\n` +
@@ -401,7 +403,7 @@ func TestRunsAreReadable(t *testing.T) {
 	long := strings.Repeat("é", 200)
 	page := server.RunPage{Runs: []server.RunView{{Run: trigger.Run{ID: 1, Reason: "first\nsecond"}}, {Run: trigger.Run{ID: 2, Reason: long}}}}
 	var out bytes.Buffer
-	if err := printRuns(&out, page); err != nil {
+	if err := printRuns(&out, page, ""); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(out.String(), "\n"); n != 3 || !strings.Contains(out.String(), strings.Repeat("é", 100)+"…") || strings.Contains(out.String(), "second") {

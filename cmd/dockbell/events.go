@@ -39,7 +39,7 @@ func eventsCommand() *cobra.Command {
 			if c.output == "json" {
 				return printJSON(cmd.OutOrStdout(), page)
 			}
-			return printEvents(cmd.OutOrStdout(), page)
+			return printEvents(cmd.OutOrStdout(), page, repo)
 		},
 	}
 	cmd.Flags().StringVar(&repo, "repo", "", "only events of this `repository`, without its registry")
@@ -49,9 +49,9 @@ func eventsCommand() *cobra.Command {
 	return cmd
 }
 
-func printEvents(w io.Writer, page server.EventPage) error {
+func printEvents(w io.Writer, page server.EventPage, repo string) error {
 	if len(page.Events) == 0 {
-		_, err := fmt.Fprintln(w, "No events. Does the registry's notification reach the hooks address, and is it answered 2xx?")
+		_, err := fmt.Fprintln(w, "No events."+withoutRegistry(repo), "Does the registry's notification reach the hooks address, and is it answered 2xx?")
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -125,7 +125,7 @@ func printEvent(w io.Writer, e eventStory) error {
 	}
 	if len(e.Runs) > 0 {
 		fmt.Fprintln(w)
-		if err := printRuns(w, server.RunPage{Runs: e.Runs}); err != nil {
+		if err := printRuns(w, server.RunPage{Runs: e.Runs}, ""); err != nil {
 			return err
 		}
 	}

@@ -43,7 +43,7 @@ func runsCommand() *cobra.Command {
 			if c.output == "json" {
 				return printJSON(cmd.OutOrStdout(), page)
 			}
-			return printRuns(cmd.OutOrStdout(), page)
+			return printRuns(cmd.OutOrStdout(), page, repo)
 		},
 	}
 	f := cmd.Flags()
@@ -210,9 +210,9 @@ func approvals(r trigger.Run) string {
 	return text
 }
 
-func printRuns(w io.Writer, page server.RunPage) error {
+func printRuns(w io.Writer, page server.RunPage, repo string) error {
 	if len(page.Runs) == 0 {
-		_, err := fmt.Fprintln(w, "No runs. `dockbell events` shows what was received and why it started nothing.")
+		_, err := fmt.Fprintln(w, "No runs."+withoutRegistry(repo), "`dockbell events` shows what was received and why it started nothing.")
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
