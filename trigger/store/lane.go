@@ -35,8 +35,8 @@ func (w *writer) standingOf(r trigger.Run, before int64) (*standing, error) {
 	}
 	return w.stand("SELECT "+standingFields+` FROM runs_by_repository p JOIN origins o ON o.run_id = p.id JOIN runs r ON r.id = p.id JOIN events e ON e.id = o.event_id
 		WHERE p.key = ? AND p.id < ? AND p.id > (SELECT max(id) FROM runs) - ?
-		AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? AND e.repository = ? ORDER BY p.id DESC LIMIT 1`,
-		key(w.dialect, r.Event.Repository), before, longAgo, r.Lane, r.EventID, r.Event.Registry, r.Event.Repository)
+		AND (o.repository = ?) IS TRUE AND (o.lane = ?) IS TRUE AND `+areStanding+` IS TRUE AND o.event_id <> ? AND e.registry = ? ORDER BY p.id DESC LIMIT 1`,
+		key(w.dialect, r.Event.Repository), before, longAgo, r.Event.Repository, r.Lane, r.EventID, r.Event.Registry)
 }
 
 const standingFields = "r.id, r.rule, r.idx, e.registry, e.repository, e.tag, e.digest, e.occurred_at, e.received_at"
