@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -94,8 +93,7 @@ func (b *bench) library(ctx context.Context, pkg, benchmark, times string, count
 	for _, store := range stores {
 		m := metrics{}
 		for unit, values := range reported[store] {
-			slices.Sort(values)
-			m[unit] = values[len(values)/2]
+			m[unit] = percentile(values, 0.5)
 		}
 		show(store, m)
 	}

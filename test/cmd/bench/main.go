@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -132,10 +133,10 @@ func (b *bench) row(what, ours, theirs string, ratio float64, target string) {
 	fmt.Fprintf(b.table, "%s\t%s\t%s\t%.2f x\t%s\n", what, ours, theirs, ratio, target)
 }
 
-// percentile of durations, which it sorts.
-func percentile(d []time.Duration, p float64) time.Duration {
-	slices.Sort(d)
-	return d[int(p*float64(len(d)-1))]
+// percentile of values, which it sorts.
+func percentile[T cmp.Ordered](values []T, p float64) T {
+	slices.Sort(values)
+	return values[int(p*float64(len(values)-1))]
 }
 
 func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d.Microseconds())/1000) }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -37,9 +36,7 @@ func (b *bench) replicasOf(ctx context.Context, takes time.Duration, target stri
 			rates[n] = append(rates[n], r)
 		}
 	}
-	slices.Sort(rates[1])
-	slices.Sort(rates[replicaCount])
-	one, all := rates[1][replicaRounds/2], rates[replicaCount][replicaRounds/2]
+	one, all := percentile(rates[1], 0.5), percentile(rates[replicaCount], 0.5)
 	b.row(fmt.Sprintf("calls that take %s, %d replicas, beside one", ms(takes), replicaCount),
 		fmt.Sprintf("%.0f/s", all), fmt.Sprintf("%.0f/s", one), all/one, target)
 	return nil
