@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/dockbell/dockbell/trigger"
 	"github.com/dockbell/dockbell/trigger/server"
 )
 
@@ -153,7 +154,7 @@ func printJSON(w io.Writer, v any) error {
 // a name that may begin with a registry, as those of images do.
 func withoutRegistry(repo string) string {
 	host, name, ok := strings.Cut(repo, "/")
-	if !ok || host != "localhost" && !strings.ContainsAny(host, ".:") {
+	if !ok || !trigger.IsRegistry(host) {
 		return ""
 	}
 	return " Its registry is not part of a repository's name: --repo " + name + "."
