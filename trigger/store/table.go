@@ -78,8 +78,8 @@ func newInserts(into string, columns []string, given int) inserts {
 	i := inserts{width: given, together: max(1, mostParameters/given)}
 	row := "(?" + strings.Repeat(", ?", given-1) + nothingIn(columns[given:]) + ")"
 	i.one = into + " (" + strings.Join(columns, ", ") + ") VALUES " + row
-	// A statement that fails takes its transaction along. SQLite, when told so,
-	// does not first copy the pages that it would put back otherwise.
+	// Whatever fails is rolled back with its transaction. SQLite, when told that
+	// the statement need not be, does not first copy the pages that it changes.
 	several := strings.Replace(i.one, "INSERT INTO", "INSERT OR FAIL INTO", 1)
 	i.several = several + strings.Repeat(", "+row, i.together-1)
 	return i
